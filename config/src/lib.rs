@@ -1,0 +1,21 @@
+//! What Ferrule's operator writes and its proxy reads.
+//!
+//! ```text
+//!   Route, CircuitPolicy, …  ──compile──▶  Mesh  ──JSON──▶  ConfigMap `ferrule`  ──▶  proxy
+//! ```
+//!
+//! One [`Mesh`] describes one namespace. The operator serialises it into the ConfigMap
+//! [`names::CONFIG_MAP`] of that namespace (see [`shard`]); the proxy parses it back and keeps
+//! its last good one when a new one does not parse. This crate knows serde and nothing of
+//! Kubernetes clients or sockets, so that both sides can depend on it and on nothing of each other.
+
+mod duration;
+mod mesh;
+pub mod names;
+pub mod shard;
+
+pub use duration::{Duration, DurationError};
+pub use mesh::{
+    Backend, FORMAT, HeaderChange, HeaderMatch, HeaderValueMatch, Match, Mesh, PathMatch, RouteEntry, Rule, Service,
+    Timeouts,
+};

@@ -1,0 +1,177 @@
+//! The compiled configuration of one namespace.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Duration;
+
+/// Version of this format. A proxy refuses a [`Mesh`] of a newer one and keeps what it has.
+pub const FORMAT: u32 = 1;
+
+/// Everything Ferrule's resources say about the Services of one namespace.
+///
+/// A Service without an entry is balanced over all its endpoints with default settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mesh {
+    /// [`FORMAT`] of the writer.
+    pub format: u32,
+    /// Namespace that this describes.
+    pub namespace: String,
+    /// By name of the Service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, Service>,
+}
+
+/// What the mesh does with requests to one Service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// In order of precedence: the first that matches decides. Empty: every request goes to the Service
+    /// itself. Not empty and none matches: the request is answered with 404.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteEntry>,
+    /// What [`RouteEntry::rule`] points at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+}
+
+/// One match and the rule that it leads to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteEntry {
+    /// Only for requests to this port of the Service; all ports when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// What the request must look like.
+    #[serde(default, rename = "match")]
+    pub matches: Match,
+    /// Index in [`Service::rules`].
+    pub rule: usize,
+}
+
+/// Conditions on a request; all must hold, and one without conditions matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Match {
+    /// Condition on the path, without its query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathMatch>,
+    /// Method, compared with case as RFC 9110 §9.1 has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Conditions on header fields.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+}
+
+/// Condition on the path of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathMatch {
+    /// The whole path, byte for byte.
+    Exact(String),
+    /// Leading path segments: `/v2` matches `/v2` and `/v2/x`, not `/v20`.
+    Prefix(String),
+}
+
+/// Condition on a header field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderMatch {
+    /// Name, in lower case.
+    pub name: String,
+    /// What its value must be.
+    pub value: HeaderValueMatch,
+}
+
+/// Condition on the value of a header field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HeaderValueMatch {
+    /// Byte for byte; several fields of the name are joined by a comma first, as RFC 9110 §5.3 allows.
+    Exact(String),
+    /// There is such a field (`true`) or there is none (`false`).
+    Present(bool),
+}
+
+/// What happens to a request that matched.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rule {
+    /// For metrics and logs: `namespace/route/rule`, the last part its name or its index.
+    pub name: String,
+    /// Where it goes, by weight. Empty, or weights that sum up to nothing: 500.
+    #[serde(default)]
+    pub backends: Vec<Backend>,
+    /// Changes to the request's header on its way to the endpoint.
+    #[serde(default, skip_serializing_if = "HeaderChange::is_empty")]
+    pub request_headers: HeaderChange,
+    /// Changes to the response's header on its way back.
+    #[serde(default, skip_serializing_if = "HeaderChange::is_empty")]
+    pub response_headers: HeaderChange,
+    /// Time limits.
+    #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
+    pub timeouts: Timeouts,
+}
+
+/// A Service that gets a share of the requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// Port of the Service; the port that the request was for when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Share of the requests in proportion to the sum of the rule's weights.
+    pub weight: u32,
+}
+
+/// Changes to a header section, applied in the order remove, set, add.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderChange {
+    /// Fields that replace all of their name: (name in lower case, value).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<(String, String)>,
+    /// Fields that are appended: (name in lower case, value).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<(String, String)>,
+    /// Names, in lower case, whose fields are dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+impl HeaderChange {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { set, add, remove } = self;
+        set.is_empty() && add.is_empty() && remove.is_empty()
+    }
+}
+
+/// Time limits of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// From the request's head to the end of the response, all attempts together. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Duration>,
+    /// The same for a single attempt. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_request: Option<Duration>,
+}
+
+impl Timeouts {
+    /// Whether no limit is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { request, backend_request } = self;
+        request.is_none() && backend_request.is_none()
+    }
+}

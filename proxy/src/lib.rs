@@ -1,0 +1,3 @@
+//! The sidecar proxy of the Ferrule service mesh.
+
+pub mod redirect;

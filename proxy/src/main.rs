@@ -1,0 +1,2 @@
+//! The `ferrule-proxy` binary.
+fn main() {}

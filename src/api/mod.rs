@@ -1,0 +1,1 @@
+//! Ferrule's custom resources as Rust types.

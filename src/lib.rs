@@ -1,0 +1,11 @@
+//! Ferrule's operator, injector and command line.
+//!
+//! ```text
+//!   API server ──watch──▶ controller: observe → compile (pure) → apply ──▶ ConfigMap `ferrule`, status
+//!   API server ──admission review──▶ injector: review in, JSON patch out ──▶ pod with a sidecar
+//! ```
+
+pub mod api;
+pub mod cli;
+pub mod controller;
+pub mod injector;
