@@ -9,3 +9,4 @@ pub mod api;
 pub mod cli;
 pub mod controller;
 pub mod injector;
+pub mod local;

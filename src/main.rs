@@ -1,2 +1,7 @@
 //! The `ferrule` binary.
-fn main() {}
+
+use clap::Parser as _;
+
+fn main() -> anyhow::Result<()> {
+    ferrule::cli::Cli::parse().run()
+}

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn reads_what_gateway_api_allows() {
-        for (text, millis) in [("500ms", 500), ("2s", 2_000), ("1m30s", 90_000), ("1h", 3_600_000), ("0s", 0)] {
+        for (text, millis) in [("500ms", 500), ("2s", 2_000), ("1m30s", 90_000), ("1h", 3_600_000), ("0s", 0)]
+        {
             assert_eq!(text.parse(), Ok(Duration::from_millis(millis)), "{text}");
         }
     }

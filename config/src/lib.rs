@@ -16,6 +16,6 @@ pub mod shard;
 
 pub use duration::{Duration, DurationError};
 pub use mesh::{
-    Backend, FORMAT, HeaderChange, HeaderMatch, HeaderValueMatch, Match, Mesh, PathMatch, RouteEntry, Rule, Service,
-    Timeouts,
+    Backend, FORMAT, HeaderChange, HeaderMatch, HeaderValueMatch, Match, Mesh, PathMatch, RouteEntry, Rule,
+    Service, Timeouts,
 };

@@ -56,7 +56,9 @@ pub enum ShardError {
     #[error("ConfigMap {CONFIG_MAP}: {0}")]
     Json(String),
     /// The writer is newer than the reader.
-    #[error("ConfigMap {CONFIG_MAP} has format {found}, this proxy knows up to {FORMAT}; restart the pod to update its proxy")]
+    #[error(
+        "ConfigMap {CONFIG_MAP} has format {found}, this proxy knows up to {FORMAT}; restart the pod to update its proxy"
+    )]
     Newer {
         /// The writer's format.
         found: u32,
@@ -104,7 +106,11 @@ fn split_at(mesh: &Mesh, limit: usize) -> Result<Vec<Data>, ShardError> {
     Ok(parts
         .into_iter()
         .map(|part| {
-            Data::from([(MESH.into(), part), (SHARDS.into(), shards.clone()), (DIGEST.into(), digest.clone())])
+            Data::from([
+                (MESH.into(), part),
+                (SHARDS.into(), shards.clone()),
+                (DIGEST.into(), digest.clone()),
+            ])
         })
         .collect())
 }

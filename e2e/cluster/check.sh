@@ -13,6 +13,8 @@ main() {
   trap clean_up EXIT
 
   check "every node is Ready" nodes_are_ready
+  # One that an earlier check left may still be on its way out.
+  kubectl delete namespace "$namespace" --ignore-not-found >/dev/null
   kubectl create namespace "$namespace" >/dev/null
   check "a namespace gets its service account" within 10 kubectl_here get serviceaccount default
   workloads | kubectl_here apply --filename - >/dev/null

@@ -33,6 +33,7 @@ case $action in
     case $name in
       kube-apiserver) wait_for "API server" 60 api_ready ;;
       containerd) wait_for "containerd $node" 20 containerd_ready "$node" ;;
+      kubelet) wait_for "kubelet $node" 20 kubelet_ready "$node" ;;
     esac
     ;;
   *) usage ;;

@@ -8,10 +8,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 main() {
   local node
   for node in 1 2; do end_processes "ferrule-$node"; done
+  # Before the namespace that holds its other end, which takes it along some time
+  # after it is gone itself.
+  [[ ! -e /sys/class/net/ferrule0 ]] || ip link delete ferrule0
   for node in 1 2; do
     [[ ! -e /run/netns/ferrule-$node ]] || ip netns delete "ferrule-$node"
   done
-  [[ ! -e /sys/class/net/ferrule0 ]] || ip link delete ferrule0
   remove_cgroups
   rm -rf --one-file-system "$state"
   rm -rf "$(dirname "$kubeconfig")"

@@ -56,12 +56,14 @@ running() {
   [[ -s $state/pid/$name ]] && inside "$node" test -d "/proc/$(<"$state/pid/$name")" 2>/dev/null
 }
 
+# Three seconds to end in good order: the API server would take a minute, for it
+# waits for its watchers.
 stop() {
   local name=$1 node=$2 pid i
   running "$name" "$node" || return 0
   pid=$(<"$state/pid/$name")
   inside "$node" bash -c "kill $pid"
-  for ((i = 0; i < 100; i++)); do
+  for ((i = 0; i < 30; i++)); do
     running "$name" "$node" || break
     sleep 0.1
   done

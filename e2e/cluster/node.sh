@@ -46,6 +46,10 @@ start_kube-proxy() {
 
 containerd_ready() { ctr "$1" version; }
 
+# It listens only once it has found containerd; unlike its node's condition,
+# that is not a memory of an earlier kubelet.
+kubelet_ready() { inside "$1" bash -c 'exec 3<>/dev/tcp/127.0.0.1/10250'; }
+
 node_ready() {
   [[ $(kubectl get node "node$1" -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}') == True ]]
 }
@@ -53,7 +57,8 @@ node_ready() {
 ctr() {
   local node=$1
   shift
-  "$bin/ctr" --address "$state/node$node/containerd.sock" --namespace k8s.io "$@"
+  # Else each call warns of cgroup v1.
+  CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1 "$bin/ctr" --address "$state/node$node/containerd.sock" --namespace k8s.io "$@"
 }
 
 # The pause program is the image's default command.
@@ -140,7 +145,6 @@ enforceNodeAllocatable: []
 failCgroupV1: false
 failSwapOn: false
 makeIPTablesUtilChains: false
-localStorageCapacityIsolation: false
 # The machine's disk is not the cluster's to judge.
 evictionHard: {memory.available: 100Mi}
 imageGCHighThresholdPercent: 100

@@ -17,6 +17,10 @@ nodes=${NODES:-1}
 
 main() {
   [[ $nodes == [12] ]] || { echo "NODES=$nodes: want 1 or 2" >&2; exit 1; }
+  # Two at once would each tear down what the other has half up. The programs
+  # started do not inherit the lock.
+  exec 9<"${BASH_SOURCE[0]}"
+  flock 9
   "$here/deps.sh"
   "$here/build.sh"
 
@@ -42,7 +46,8 @@ is_up() {
     done
     node_ready "$node" || return 1
   done
-  [[ -e $kubeconfig ]]
+  # Another checkout may have brought up the cluster that runs.
+  cmp -s "$state/pki/admin.kubeconfig" "$kubeconfig"
 }
 
 # A cluster of other programs, or of another size, is not the one asked for.

@@ -1,2 +1,21 @@
 //! Ferrule's tests on a real cluster: the programs that run in pods, and the harness around kubectl and helm.
+//!
+//! ```text
+//!   tests/GROUP ──▶ suite (a Scene per test) ──▶ cluster (kubectl, helm) ──▶ API server
+//!                     │                     └──▶ client (testclient in a pod) ──▶ workload::report
+//!                     └─ on failure: diagnosis
+//! ```
+
+pub mod api;
+pub mod client;
+pub mod cluster;
+pub mod command;
+pub mod diagnosis;
+pub mod install;
+pub mod metrics;
+pub mod namespace;
+pub mod shop;
+pub mod stats;
+pub mod suite;
+pub mod wait;
 pub mod workload;

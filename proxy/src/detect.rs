@@ -55,7 +55,9 @@ pub fn detect(bytes: &[u8]) -> Verdict {
 fn by_request_line(bytes: &[u8]) -> Verdict {
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let method = line.split(|&byte| byte == b' ').next().unwrap_or_default();
-    if method.is_empty() || !method.iter().all(|&byte| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_') {
+    if method.is_empty()
+        || !method.iter().all(|&byte| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_')
+    {
         return Verdict::Opaque;
     }
     if line.len() == bytes.len() {
@@ -63,7 +65,11 @@ fn by_request_line(bytes: &[u8]) -> Verdict {
         return if known_opaque || line.len() > LONGEST_LINE { Verdict::Opaque } else { Verdict::Undecided };
     }
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") { Verdict::Http1 } else { Verdict::Opaque }
+    if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") {
+        Verdict::Http1
+    } else {
+        Verdict::Opaque
+    }
 }
 
 #[cfg(test)]

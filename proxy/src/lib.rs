@@ -1,3 +1,33 @@
 //! The sidecar proxy of the Ferrule service mesh.
+//!
+//! ```text
+//!   app ─redirect─▶ outbound ─▶ http1 │ tcp ─▶ route ─▶ retry ─▶ balance ─▶ pool ─▶ network ─▶ inbound ─▶ app
+//!                      │
+//!                  Directory ◀─ snapshots ─ discovery ◀─ API server │ directory of files
+//! ```
+//!
+//! Pure decisions (`route`, `balance`, `retry`, `detect`) know nothing of sockets; `snapshot` and `pool` stand
+//! above them, `http1` and `tcp` above those, `inbound` and `outbound` on top. `discovery` writes snapshots
+//! and imports nothing of the data path.
 
+pub mod admin;
+pub mod app;
+pub mod balance;
+pub mod detect;
+pub mod discovery;
+pub mod drain;
+pub mod http1;
+pub mod inbound;
+pub mod message;
+pub mod net;
+pub mod outbound;
+pub mod pool;
 pub mod redirect;
+pub mod retry;
+pub mod route;
+pub mod settings;
+pub mod snapshot;
+mod sniff;
+pub mod tcp;
+pub mod telemetry;
+pub mod worker;

@@ -13,7 +13,8 @@ pub fn is_idempotent(method: &str) -> bool {
 /// `Connection` nominates. `Transfer-Encoding` is not among them: the framing is forwarded with the body.
 #[must_use]
 pub fn is_hop_by_hop(name: &str) -> bool {
-    const NAMES: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings"];
+    const NAMES: [&str; 6] =
+        ["connection", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings"];
     NAMES.iter().any(|hop| name.eq_ignore_ascii_case(hop))
 }
 
@@ -33,8 +34,10 @@ mod tests {
 
     #[test]
     fn a_list_spans_several_fields() {
-        let fields =
-            [Field { name: "Connection", value: b"close, x-a" }, Field { name: "connection", value: b" x-b ,," }];
+        let fields = [
+            Field { name: "Connection", value: b"close, x-a" },
+            Field { name: "connection", value: b" x-b ,," },
+        ];
         let members: Vec<_> = list(&fields, "connection").collect();
         assert_eq!(members, [b"close".as_slice(), b"x-a", b"x-b"]);
     }

@@ -46,8 +46,10 @@ fn path_matches(condition: &PathMatch, path: &str) -> bool {
 }
 
 fn header_matches(condition: &HeaderMatch, fields: &[Field<'_>]) -> bool {
-    let mut values =
-        fields.iter().filter(|field| field.name.eq_ignore_ascii_case(&condition.name)).map(|field| field.value);
+    let mut values = fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(&condition.name))
+        .map(|field| field.value);
     match &condition.value {
         HeaderValueMatch::Present(present) => values.next().is_some() == *present,
         HeaderValueMatch::Exact(exact) => joined_equals(values, exact.as_bytes()),
@@ -119,8 +121,13 @@ mod tests {
 
     #[test]
     fn several_fields_of_one_name_are_one_list() {
-        let fields = [Field { name: "a", value: b"1" }, Field { name: "b", value: b"x" }, Field { name: "A", value: b"2" }];
-        let exact = |value: &str| HeaderMatch { name: "a".into(), value: HeaderValueMatch::Exact(value.into()) };
+        let fields = [
+            Field { name: "a", value: b"1" },
+            Field { name: "b", value: b"x" },
+            Field { name: "A", value: b"2" },
+        ];
+        let exact =
+            |value: &str| HeaderMatch { name: "a".into(), value: HeaderValueMatch::Exact(value.into()) };
         assert!(header_matches(&exact("1,2"), &fields));
         assert!(header_matches(&exact("1, 2"), &fields));
         assert!(!header_matches(&exact("1"), &fields));
@@ -129,7 +136,10 @@ mod tests {
     #[test]
     fn presence_and_absence_can_be_asked_for() {
         let fields = [Field { name: "a", value: b"" }];
-        let present = |name: &str, present| HeaderMatch { name: name.into(), value: HeaderValueMatch::Present(present) };
+        let present = |name: &str, present| HeaderMatch {
+            name: name.into(),
+            value: HeaderValueMatch::Present(present),
+        };
         assert!(header_matches(&present("a", true), &fields));
         assert!(!header_matches(&present("a", false), &fields));
         assert!(header_matches(&present("b", false), &fields));

@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use ferrule_config::{HeaderChange, RouteEntry, Timeouts};
 
-use crate::balance::Endpoint;
+use crate::{balance::Endpoint, retry::Budget};
 
 /// Everything that this proxy knows of where connections go, by their original destination.
 #[derive(Debug, Default)]
@@ -59,14 +59,20 @@ impl Directory {
 pub struct Destination {
     current: ArcSwap<Snapshot>,
     /// Its server has spoken before its client: detection need not wait for the client again.
-    pub server_speaks_first: AtomicBool,
+    server_speaks_first: AtomicBool,
+    /// Bounds the retries of its requests.
+    pub budget: Budget,
 }
 
 impl Destination {
     /// A destination with its first snapshot.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot), server_speaks_first: AtomicBool::new(false) }
+        Self {
+            current: ArcSwap::from_pointee(snapshot),
+            server_speaks_first: AtomicBool::new(false),
+            budget: Budget::new(Instant::now()),
+        }
     }
 
     /// The snapshot in force.
@@ -78,6 +84,11 @@ impl Destination {
     /// Puts another snapshot in force for all requests from here on.
     pub fn replace(&self, snapshot: Snapshot) {
         self.current.store(Arc::new(snapshot));
+    }
+
+    /// Remembers whether the server spoke before its client.
+    pub fn set_server_first(&self, first: bool) {
+        self.server_speaks_first.store(first, Relaxed);
     }
 
     /// Whether detection can be skipped because the server was seen to speak first.
@@ -117,9 +128,10 @@ impl Protocol {
     pub fn of(app_protocol: Option<&str>) -> Self {
         match app_protocol.map(str::to_ascii_lowercase).as_deref() {
             Some("http" | "http1" | "http/1.1" | "kubernetes.io/ws") => Self::Http1,
-            Some("tcp" | "tls" | "https" | "kubernetes.io/wss" | "mysql" | "redis" | "mongo" | "smtp" | "postgresql") => {
-                Self::Opaque
-            }
+            Some(
+                "tcp" | "tls" | "https" | "kubernetes.io/wss" | "mysql" | "redis" | "mongo" | "smtp"
+                | "postgresql",
+            ) => Self::Opaque,
             _ => Self::Detect,
         }
     }

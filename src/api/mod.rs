@@ -1,1 +1,33 @@
-//! Ferrule's custom resources as Rust types.
+//! Ferrule's custom resources as Rust types; their doc comments are what `kubectl explain` prints.
+//!
+//! ```text
+//!   Route          what happens to requests for a Service: where they go, with which header, how long
+//!   CircuitPolicy  when to stop sending to a Service that fails
+//!   MeshTLS        whether traffic is encrypted
+//! ```
+//!
+//! What the API server can check it checks: schema, bounds and CEL rules are derived from the types, and
+//! [`crd::all`] turns them into CustomResourceDefinitions. Everything is checked again when it is compiled,
+//! because an object may have been stored under an older schema, or come from a file.
+
+#![allow(unreachable_pub, reason = "KubeSchema repeats each `pub` struct inside of a function")]
+
+pub mod circuit_policy;
+pub mod crd;
+pub mod mesh_tls;
+mod percent;
+pub mod route;
+mod schema;
+mod status;
+mod target;
+
+pub use circuit_policy::{CircuitPolicy, CircuitPolicySpec};
+pub use mesh_tls::{MeshTLS, MeshTLSSpec};
+pub use percent::{Percent, PercentError};
+pub use route::{Route, RouteSpec};
+pub use schema::FORBIDDEN_HEADERS;
+pub use status::Status;
+pub use target::{PolicyTarget, PolicyTargetKind, ServiceGroup, ServiceKind, ServiceTarget};
+
+/// Version of all kinds.
+pub const VERSION: &str = "v1alpha1";

@@ -80,7 +80,8 @@ impl Options {
             exclude_inbound_ports: annotations.list(EXCLUDE_INBOUND_PORTS, PORTS, port)?,
             exclude_outbound_ports: annotations.list(EXCLUDE_OUTBOUND_PORTS, PORTS, port)?,
             exclude_outbound_addresses: annotations.list(EXCLUDE_OUTBOUND_ADDRESSES, ADDRESSES, address)?,
-            exclude_uids: annotations.list(EXCLUDE_UIDS, "user ids, separated by commas", |id| id.parse().ok())?,
+            exclude_uids: annotations
+                .list(EXCLUDE_UIDS, "user ids, separated by commas", |id| id.parse().ok())?,
             log_level: annotations.log_level()?.unwrap_or(&proxy.log_level).to_owned(),
             resources: annotations.resources(bounds, &proxy.resources)?,
             drain_seconds: annotations.drain_seconds(bounds)?,
@@ -89,14 +90,16 @@ impl Options {
 }
 
 const PORTS: &str = "port numbers from 1 to 65535, separated by commas, for example \"3306,6379\"";
-const ADDRESSES: &str = "IP addresses and CIDR ranges, separated by commas, for example \"169.254.169.254,fd00::/8\"";
+const ADDRESSES: &str =
+    "IP addresses and CIDR ranges, separated by commas, for example \"169.254.169.254,fd00::/8\"";
 
 fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|&port| port > 0)
 }
 
 fn address(text: &str) -> Option<String> {
-    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let (address, length) =
+        text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
     let address: IpAddr = address.parse().ok()?;
     let Some(length) = length else { return Some(address.to_string()) };
     let length: u8 = length.parse().ok()?;
@@ -199,7 +202,8 @@ impl<'a> Annotations<'a> {
 
     fn quantity(&self, name: &'static str, accepted: &'static str) -> Result<Option<Quantity>, Refusal> {
         let Some(value) = self.value(name) else { return Ok(None) };
-        let parsed = value.parse().map_err(|_| Refusal::Annotation { name, value: value.to_owned(), accepted })?;
+        let parsed =
+            value.parse().map_err(|_| Refusal::Annotation { name, value: value.to_owned(), accepted })?;
         Ok(Some(parsed))
     }
 
@@ -349,7 +353,8 @@ mod tests {
 
     #[test]
     fn a_request_above_its_limit_is_refused() {
-        let message = parse(&json!({PROXY_CPU_REQUEST: "1", PROXY_CPU_LIMIT: "500m"})).expect_err("contradiction");
+        let message =
+            parse(&json!({PROXY_CPU_REQUEST: "1", PROXY_CPU_LIMIT: "500m"})).expect_err("contradiction");
         assert!(message.to_string().contains("more than the limit of 500m in ferrule.dev/proxy-cpu-limit"));
     }
 

@@ -21,7 +21,8 @@ const TOKEN_SECONDS: u64 = 3600;
 
 /// Sets the redirect and ends.
 pub(super) fn init(options: &Options, proxy: &ProxySettings, app_armor: bool) -> Value {
-    let inbound: BTreeSet<u16> = options.exclude_inbound_ports.iter().copied().chain([ports::ADMIN]).collect();
+    let inbound: BTreeSet<u16> =
+        options.exclude_inbound_ports.iter().copied().chain([ports::ADMIN]).collect();
     let env = vec![
         variable("FERRULE_PROXY_UID", names::PROXY_UID),
         variable("FERRULE_OUTBOUND_PORT", ports::OUTBOUND),
@@ -55,7 +56,12 @@ pub(super) fn init(options: &Options, proxy: &ProxySettings, app_armor: bool) ->
 ///
 /// It has no liveness probe: a process that ended is restarted anyway, and restarting one that is slow to
 /// answer because the node is busy would cut every connection of the pod just then.
-pub(super) fn sidecar(options: &Options, proxy: &ProxySettings, probes: &BTreeSet<u16>, app_armor: bool) -> Value {
+pub(super) fn sidecar(
+    options: &Options,
+    proxy: &ProxySettings,
+    probes: &BTreeSet<u16>,
+    app_armor: bool,
+) -> Value {
     let env = vec![
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),

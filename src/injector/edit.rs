@@ -35,9 +35,9 @@ fn pointer(path: &str) -> PointerBuf {
 /// defaults, and other webhooks add variables and mounts.
 pub(super) fn covers(existing: &Value, wanted: &Value) -> bool {
     match (existing, wanted) {
-        (Value::Object(existing), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, wanted)| existing.get(key).map_or_else(|| is_empty(wanted), |found| covers(found, wanted))),
+        (Value::Object(existing), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
+            existing.get(key).map_or_else(|| is_empty(wanted), |found| covers(found, wanted))
+        }),
         (Value::Array(existing), Value::Array(wanted)) => {
             wanted.iter().all(|wanted| existing.iter().any(|found| covers(found, wanted)))
         }
@@ -75,7 +75,10 @@ mod tests {
     #[test]
     fn a_missing_or_different_field_matters() {
         assert!(!covers(&json!({"name": "a"}), &json!({"name": "a", "image": "b"})));
-        assert!(!covers(&json!({"env": [{"name": "Y", "value": "2"}]}), &json!({"env": [{"name": "Y", "value": "1"}]})));
+        assert!(!covers(
+            &json!({"env": [{"name": "Y", "value": "2"}]}),
+            &json!({"env": [{"name": "Y", "value": "1"}]})
+        ));
         assert!(!covers(&json!({"args": []}), &json!({"args": ["redirect"]})));
     }
 }

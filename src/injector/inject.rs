@@ -67,9 +67,9 @@ impl Skip {
     #[must_use]
     pub const fn warning(self) -> Option<&'static str> {
         match self {
-            Self::HostNetwork => {
-                Some("ferrule: the pod uses the node's network (hostNetwork: true), so it stays outside the mesh")
-            }
+            Self::HostNetwork => Some(
+                "ferrule: the pod uses the node's network (hostNetwork: true), so it stays outside the mesh",
+            ),
             Self::Windows => Some("ferrule: the pod runs on Windows, so it stays outside the mesh"),
             Self::OptedOut | Self::Mirror | Self::SystemNamespace => None,
         }
@@ -120,7 +120,8 @@ struct Pod<'a> {
 
 impl<'a> Pod<'a> {
     fn of(pod: &'a Value) -> Result<Self, Refusal> {
-        let metadata = pod.get("metadata").and_then(Value::as_object).ok_or(Refusal::NotAPod("no metadata"))?;
+        let metadata =
+            pod.get("metadata").and_then(Value::as_object).ok_or(Refusal::NotAPod("no metadata"))?;
         let spec = pod.get("spec").and_then(Value::as_object).ok_or(Refusal::NotAPod("no spec"))?;
         let containers = list(spec, "containers");
         if containers.is_empty() {
@@ -261,7 +262,8 @@ impl<'a> Pod<'a> {
             wanted.push((DEFAULT_CONTAINER, self.containers[0]["name"].clone()));
         }
         let Some(annotations) = self.annotations else {
-            let all: Map<String, Value> = wanted.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let all: Map<String, Value> =
+                wanted.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             return edits.add("/metadata/annotations", Value::Object(all));
         };
         for (name, value) in wanted {

@@ -1,24 +1,45 @@
 //! The mutating admission webhook that puts a sidecar into pods.
+//!
+//! ```text
+//!   API server ──HTTPS──▶ server ──bytes──▶ review ──pod──▶ inject (pure) ──▶ patch, or refusal
+//!                            ▲                                 ▲
+//!                       certificate ◀─ Secret              namespaces ◀─ watch (Pod Security labels)
+//!                            └──────────▶ caBundle of the MutatingWebhookConfiguration
+//! ```
 
 pub mod annotations;
+mod certificate;
 mod containers;
 mod edit;
 mod inject;
 mod metrics;
+mod namespaces;
 pub mod podsecurity;
 mod probes;
 mod quantity;
 mod refusal;
+mod review;
+mod server;
 mod settings;
 
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+pub use certificate::{CertificateError, Certificates};
 pub use inject::{Context, Decision, Skip, inject};
 pub use metrics::{Metrics, Readiness, ReviewResult};
+pub use namespaces::Namespaces;
 pub use quantity::{Quantity, QuantityError};
 pub use refusal::Refusal;
 pub use settings::{ProxySettings, Resources, Settings};
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::watch};
+use tracing::info;
 
 /// Why the injector ended before it was asked to.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Error)]
 pub enum Error {
     /// The port can't be had.
     #[error("cannot listen on port {port} for the webhook: {source}; is it taken by another process?")]
@@ -28,18 +49,63 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The cryptography library can't do what it is built for.
+    #[error("cannot set TLS up for the webhook: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
-/// Serves the webhook until `shutdown` turns true.
+/// Serves the webhook until `shutdown` turns true, and keeps its certificate and the caBundle current.
 ///
 /// # Errors
 /// [`Error`]; trouble with the API server is no error but is logged and tried again.
-#[expect(clippy::unused_async, clippy::needless_pass_by_value, reason = "the signature comes first")]
 pub async fn run(
     client: kube::Client,
     settings: Settings,
-    shutdown: tokio::sync::watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    drop((client, settings, shutdown));
+    let port = settings.webhook_port;
+    let listener = listen(port).await.map_err(|source| Error::Listen { port, source })?;
+    info!(port, name = settings.server_name(), "webhook listens");
+    let certificates = Certificates::default();
+    let namespaces = Namespaces::default();
+    let readiness = settings.readiness.clone();
+    let keeper = certificate::Keeper::new(client.clone(), settings.clone(), certificates.clone());
+    let stop = shutdown.clone();
+    tokio::select! {
+        served = serve(listener, &certificates, settings, namespaces.clone(), shutdown) => served,
+        () = async {
+            tokio::select! {
+                () = server::stopped(stop) => readiness.set(false),
+                ((), ()) = async { tokio::join!(keeper.run(), namespaces.follow(client)) } => {}
+            }
+            // The server alone decides when it is over.
+            std::future::pending().await
+        } => Ok(()),
+    }
+}
+
+/// Serves the webhook on a listener with certificates that the caller keeps, until `shutdown` turns true.
+///
+/// # Errors
+/// [`Error::Tls`].
+pub async fn serve(
+    listener: TcpListener,
+    certificates: &Certificates,
+    settings: Settings,
+    namespaces: Namespaces,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let app = Arc::new(server::App::new(settings, namespaces));
+    server::serve(listener, certificates.server_config()?, app, shutdown).await;
     Ok(())
+}
+
+/// Both families where the host has IPv6, else IPv4.
+async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
+        }
+        bound => bound,
+    }
 }

@@ -31,7 +31,10 @@ impl Level {
 
     /// The level that a namespace with this metadata enforces, if it forbids injection.
     #[must_use]
-    pub fn enforced(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Option<Self> {
+    pub fn enforced(
+        labels: &BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Option<Self> {
         if annotations.get(EXEMPT_ANNOTATION).is_some_and(|value| value == "true") {
             return None;
         }
@@ -57,7 +60,10 @@ mod tests {
         assert_eq!(enforced("baseline"), Some(Level::Baseline));
         assert_eq!(enforced("restricted"), Some(Level::Restricted));
         assert_eq!(enforced("privileged"), None);
-        assert_eq!(Level::enforced(&map(&[("pod-security.kubernetes.io/warn", "restricted")]), &map(&[])), None);
+        assert_eq!(
+            Level::enforced(&map(&[("pod-security.kubernetes.io/warn", "restricted")]), &map(&[])),
+            None
+        );
     }
 
     #[test]

@@ -140,7 +140,9 @@ mod tests {
         assert!(found.probes.is_empty());
         assert_eq!(
             found.warnings,
-            [r#"container "app": the port "web" of its livenessProbe is none of its ports, so the probe was left as it is"#]
+            [
+                r#"container "app": the port "web" of its livenessProbe is none of its ports, so the probe was left as it is"#
+            ]
         );
     }
 }

@@ -51,7 +51,9 @@ pub enum Refusal {
         value: String,
     },
     /// A container or volume has a name that the injector needs.
-    #[error("{kind} {name:?}: the name is reserved for Ferrule, which adds one of that name itself; rename yours")]
+    #[error(
+        "{kind} {name:?}: the name is reserved for Ferrule, which adds one of that name itself; rename yours"
+    )]
     ReservedName {
         /// `container` or `volume`.
         kind: &'static str,

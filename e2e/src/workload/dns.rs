@@ -40,7 +40,9 @@ impl Resolver {
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match words.next() {
-                Some("nameserver") => resolver.nameservers.extend(words.next().and_then(|ip| ip.parse::<IpAddr>().ok())),
+                Some("nameserver") => {
+                    resolver.nameservers.extend(words.next().and_then(|ip| ip.parse::<IpAddr>().ok()));
+                }
                 Some("search") => resolver.search = words.map(str::to_owned).collect(),
                 Some("options") => {
                     let ndots = words.find_map(|word| word.strip_prefix("ndots:")?.parse().ok());
@@ -89,7 +91,9 @@ impl Resolver {
                 match timeout(ATTEMPT_TIMEOUT, ask(server, id, name, kind)).await {
                     Ok(Ok(answer)) => return Ok(answer),
                     Ok(Err(error)) => last = error,
-                    Err(_) => last = Error::new(ErrorKind::TimedOut, format!("DNS server {server} is silent")),
+                    Err(_) => {
+                        last = Error::new(ErrorKind::TimedOut, format!("DNS server {server} is silent"));
+                    }
                 }
             }
         }

@@ -174,7 +174,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             let line = self.line().await?;
             let digits = line.split(';').next().unwrap_or_default().trim();
-            let size = usize::from_str_radix(digits, 16).map_err(|_| invalid(format!("chunk size {line:?}")))?;
+            let size =
+                usize::from_str_radix(digits, 16).map_err(|_| invalid(format!("chunk size {line:?}")))?;
             if size == 0 {
                 while !self.line().await?.is_empty() {}
                 return Ok(body);
@@ -211,7 +212,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 fn parse_request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut fields);
-    let httparse::Status::Complete(length) = request.parse(bytes).map_err(|error| malformed(error, bytes))? else {
+    let httparse::Status::Complete(length) = request.parse(bytes).map_err(|error| malformed(error, bytes))?
+    else {
         return Ok(None);
     };
     let head = RequestHead {
@@ -225,11 +227,12 @@ fn parse_request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>> {
 fn parse_response(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(length) = response.parse(bytes).map_err(|error| malformed(error, bytes))? else {
+    let httparse::Status::Complete(length) =
+        response.parse(bytes).map_err(|error| malformed(error, bytes))?
+    else {
         return Ok(None);
     };
-    let head =
-        ResponseHead { status: response.code.unwrap_or_default(), headers: owned(response.headers) };
+    let head = ResponseHead { status: response.code.unwrap_or_default(), headers: owned(response.headers) };
     Ok(Some((head, length)))
 }
 
@@ -269,7 +272,8 @@ mod tests {
 
     #[tokio::test]
     async fn header_fields_keep_their_case_and_order() {
-        let mut connection = connection(b"GET /a?b HTTP/1.1\r\nX-MiXed: 1\r\nhost: h\r\nX-MiXed: 2\r\n\r\n").await;
+        let mut connection =
+            connection(b"GET /a?b HTTP/1.1\r\nX-MiXed: 1\r\nhost: h\r\nX-MiXed: 2\r\n\r\n").await;
         let head = connection.request_head().await.expect("well formed").expect("a request");
         let names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!((head.target.as_str(), names), ("/a?b", vec!["X-MiXed", "host", "X-MiXed"]));

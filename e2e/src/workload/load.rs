@@ -191,10 +191,7 @@ async fn work(
     }
 }
 
-async fn attempt(
-    shared: &Shared,
-    idle: &mut Option<Connection<Box<dyn Stream>>>,
-) -> Result<Response> {
+async fn attempt(shared: &Shared, idle: &mut Option<Connection<Box<dyn Stream>>>) -> Result<Response> {
     let mut connection = match idle.take() {
         Some(connection) => connection,
         None => {
@@ -320,8 +317,13 @@ mod tests {
 
     #[test]
     fn a_status_other_than_2xx_is_a_failure() {
-        let response =
-            |status| Response { sent: Vec::new(), status, headers: Vec::new(), body: String::new(), micros: 1 };
+        let response = |status| Response {
+            sent: Vec::new(),
+            status,
+            headers: Vec::new(),
+            body: String::new(),
+            micros: 1,
+        };
         assert!(judge(response(204), 0).is_ok());
         assert!(judge(response(503), 0).is_err());
         assert!(judge(response(200), 5).is_err());

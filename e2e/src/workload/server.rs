@@ -212,7 +212,8 @@ mod tests {
     async fn a_request_is_echoed_with_its_body() {
         let running = start().await;
         let mut connection = connect(&running).await;
-        let (_, body) = ask(&mut connection, "POST /a HTTP/1.1\r\nX-a: b\r\nContent-Length: 3\r\n\r\nabc").await;
+        let (_, body) =
+            ask(&mut connection, "POST /a HTTP/1.1\r\nX-a: b\r\nContent-Length: 3\r\n\r\nabc").await;
         let echo: Echo = serde_json::from_slice(&body).expect("an echo");
         assert_eq!((echo.method.as_str(), echo.body_length), ("POST", 3));
         assert_eq!(echo.body_checksum, digest::checksum(b"abc"));
@@ -243,6 +244,10 @@ mod tests {
         assert!(!request.is_finished());
         let (head, _) = request.await.expect("answered");
         assert!(closes(&head.headers));
-        timeout(Duration::from_secs(1), running.server).await.expect("ended").expect("joined").expect("no error");
+        timeout(Duration::from_secs(1), running.server)
+            .await
+            .expect("ended")
+            .expect("joined")
+            .expect("no error");
     }
 }

@@ -40,7 +40,8 @@ pub fn pick<'a>(
         [only] => Some(only),
         _ if tried.is_empty() => Some(better_of_two(endpoints.len(), |index| &endpoints[index], now, random)),
         _ => {
-            let fresh: Vec<_> = endpoints.iter().filter(|endpoint| !tried.contains(&endpoint.address)).collect();
+            let fresh: Vec<_> =
+                endpoints.iter().filter(|endpoint| !tried.contains(&endpoint.address)).collect();
             match fresh.as_slice() {
                 [] => Some(&endpoints[random(endpoints.len())]),
                 [only] => Some(only),

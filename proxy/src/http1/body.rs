@@ -129,7 +129,9 @@ impl Body {
             let content = match self.state {
                 State::Done => break,
                 State::Close => rest.len(),
-                State::Length(left) | State::Data(left) => usize::try_from(left).unwrap_or(usize::MAX).min(rest.len()),
+                State::Length(left) | State::Data(left) => {
+                    usize::try_from(left).unwrap_or(usize::MAX).min(rest.len())
+                }
                 _ => {
                     self.state = self.framing_byte(rest[0])?;
                     used += 1;
@@ -223,7 +225,10 @@ mod tests {
     #[test]
     fn a_chunked_body_ends_after_its_trailers() {
         let bytes = b"3\r\nabc\r\n00A\r\n0123456789\r\n0\r\nx-sum: 1\r\n\r\nGET /";
-        assert_eq!(read(Framing::Chunked, bytes, 100), Ok((b"abc0123456789".to_vec(), bytes.len() - 5, true)));
+        assert_eq!(
+            read(Framing::Chunked, bytes, 100),
+            Ok((b"abc0123456789".to_vec(), bytes.len() - 5, true))
+        );
     }
 
     #[test]

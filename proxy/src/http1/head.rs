@@ -136,8 +136,15 @@ pub fn request<'a>(
         Lengths { coding: Coding::Other, .. } => return Err(HeadError::Coding),
     };
     let upgrade = version == Version::Http11 && nominates(fields, "upgrade") && has(fields, "upgrade");
-    let head =
-        RequestHead { method, target, version, fields, framing, keep_alive: keep_alive(fields, version), upgrade };
+    let head = RequestHead {
+        method,
+        target,
+        version,
+        fields,
+        framing,
+        keep_alive: keep_alive(fields, version),
+        upgrade,
+    };
     Ok(Some((head, length)))
 }
 
@@ -167,7 +174,8 @@ pub fn response<'a>(
     let reason = response.reason.unwrap_or_default();
     let fields: &'a [Field<'a>] = response.headers;
     let version = version(minor);
-    let bodiless = to_head || matches!(status, 100..=199 | 204 | 304) || (to_connect && matches!(status, 200..=299));
+    let bodiless =
+        to_head || matches!(status, 100..=199 | 204 | 304) || (to_connect && matches!(status, 200..=299));
     let framing = match lengths(fields)? {
         Lengths { coding: Coding::Chunked, length: Some(_) } => {
             return Err(HeadError::Framing("both Transfer-Encoding and Content-Length"));

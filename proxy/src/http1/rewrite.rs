@@ -116,7 +116,9 @@ fn forwarded<'a>(fields: &'a [Field<'a>], changes: &'a HeaderChange) -> impl Ite
 
 /// Fields that a client can't take out by naming them in `Connection`: the next hop would read another message.
 fn is_essential(name: &str) -> bool {
-    ["host", "content-length", "transfer-encoding"].iter().any(|essential| name.eq_ignore_ascii_case(essential))
+    ["host", "content-length", "transfer-encoding"]
+        .iter()
+        .any(|essential| name.eq_ignore_ascii_case(essential))
 }
 
 fn is_nominated(fields: &[Field<'_>], name: &str) -> bool {
@@ -179,12 +181,16 @@ mod tests {
     fn what_speaks_of_the_connection_is_dropped() {
         let bytes = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\
                      Proxy-Connection: x\r\nTE: trailers\r\nUpgrade: h2c\r\nX: y\r\n\r\n";
-        assert_eq!(forwarded_request(bytes, &HeaderChange::default()), "GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n\r\n");
+        assert_eq!(
+            forwarded_request(bytes, &HeaderChange::default()),
+            "GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n\r\n"
+        );
     }
 
     #[test]
     fn framing_can_not_be_taken_out_by_nomination() {
-        let bytes = "POST / HTTP/1.1\r\nHost: x\r\nConnection: content-length, host\r\nContent-Length: 3\r\n\r\n";
+        let bytes =
+            "POST / HTTP/1.1\r\nHost: x\r\nConnection: content-length, host\r\nContent-Length: 3\r\n\r\n";
         let expected = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
         assert_eq!(forwarded_request(bytes, &HeaderChange::default()), expected);
     }

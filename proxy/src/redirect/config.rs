@@ -71,7 +71,8 @@ impl Config {
             let reason = "the proxy must have a user of its own: with uid 0, no connection of root would be redirected";
             return Err(ConfigError { variable: PROXY_UID, value: "0".into(), reason: reason.into() });
         }
-        let outbound_port = single(OUTBOUND_PORT, &value(OUTBOUND_PORT), port)?.unwrap_or(default.outbound_port);
+        let outbound_port =
+            single(OUTBOUND_PORT, &value(OUTBOUND_PORT), port)?.unwrap_or(default.outbound_port);
         let inbound_port = single(INBOUND_PORT, &value(INBOUND_PORT), port)?.unwrap_or(default.inbound_port);
         if inbound_port == outbound_port {
             let reason = format!("is also {OUTBOUND_PORT}; the two listeners need different ports");
@@ -164,7 +165,9 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refusal = || format!("{text:?} is not an address or network; write it like 10.0.0.0/8, 192.0.2.1 or fd00::/8");
+        let refusal = || {
+            format!("{text:?} is not an address or network; write it like 10.0.0.0/8, 192.0.2.1 or fd00::/8")
+        };
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix.parse::<u8>().map_err(|_| refusal())?)),
             None => (text, None),
@@ -245,7 +248,8 @@ mod tests {
             inbound_port: 25102,
             exclude_inbound_ports: [22, 9090, ports::ADMIN, 25101, 25102].into(),
             exclude_outbound_ports: [25, 5432].into(),
-            exclude_outbound_addresses: [network("10.0.0.0/8"), network("192.0.2.1/32"), network("fd00::/8")].into(),
+            exclude_outbound_addresses: [network("10.0.0.0/8"), network("192.0.2.1/32"), network("fd00::/8")]
+                .into(),
             exclude_uids: [0, 101].into(),
         };
         assert_eq!(config, Ok(expected));

@@ -227,7 +227,8 @@ impl Message {
         let start = self.0.len();
         self.0.extend([0; ATTRIBUTE_BYTES]);
         fill(self);
-        let length = u16::try_from(self.0.len() - start).expect("an attribute holds one rule, far below 64 KiB");
+        let length =
+            u16::try_from(self.0.len() - start).expect("an attribute holds one rule, far below 64 KiB");
         self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         self.0[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
         self.0.resize(self.0.len().next_multiple_of(4), 0);
@@ -449,7 +450,10 @@ mod tests {
             .map(|(_, _, sequence, _)| *sequence as usize)
             .collect();
         assert_eq!(asking, [batch.acknowledged()]);
-        assert_eq!(batch.messages[batch.acknowledged()], "add rule inet ferrule prerouting meta l4proto tcp redirect to :15102");
+        assert_eq!(
+            batch.messages[batch.acknowledged()],
+            "add rule inet ferrule prerouting meta l4proto tcp redirect to :15102"
+        );
     }
 
     #[test]
@@ -485,7 +489,10 @@ mod tests {
         fn protocol_uid_and_interface() {
             assert_eq!(expressions(Match::Tcp), format!("{} {}", meta("10"), cmp(0, "06")));
             assert_eq!(expressions(Match::NotTcp), format!("{} {}", meta("10"), cmp(1, "06")));
-            assert_eq!(expressions(Match::SocketUid(15100)), format!("{} {}", meta("0a"), cmp(0, "fc3a0000")));
+            assert_eq!(
+                expressions(Match::SocketUid(15100)),
+                format!("{} {}", meta("0a"), cmp(0, "fc3a0000"))
+            );
             assert_eq!(expressions(Match::ToLoopback), format!("{} {}", meta("05"), cmp(0, "01000000")));
             assert_eq!(expressions(Match::FromLoopback), format!("{} {}", meta("04"), cmp(0, "01000000")));
         }
@@ -508,7 +515,10 @@ mod tests {
             // "bitwise\0"
             let bitwise = "1=(1=6269747769736500 2=(1=00000001 2=00000001 3=00000010";
             let bitwise = format!("{bitwise} 4=(1={mask}) 5=(1={zeros})))");
-            assert_eq!(expressions(network), format!("{v6} {bitwise} {}", cmp(0, &format!("fd{}", "00".repeat(15)))));
+            assert_eq!(
+                expressions(network),
+                format!("{v6} {bitwise} {}", cmp(0, &format!("fd{}", "00".repeat(15))))
+            );
         }
 
         #[test]

@@ -59,7 +59,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel acknowledged the batch, but its table does not hold what was sent.
-    #[error("table {table} holds {found} rules after {expected} were set; does something else in this pod edit nftables?")]
+    #[error(
+        "table {table} holds {found} rules after {expected} were set; does something else in this pod edit nftables?"
+    )]
     Incomplete {
         /// Name of the table.
         table: String,

@@ -34,7 +34,8 @@ pub(super) fn commit(batch: &Batch) -> Result<(), Error> {
         for answer in receive(&socket)? {
             let Answer::Status { sequence, error } = answer else { continue };
             if let Some(source) = error {
-                let message = batch.messages.get(sequence).cloned().unwrap_or_else(|| format!("message {sequence}"));
+                let message =
+                    batch.messages.get(sequence).cloned().unwrap_or_else(|| format!("message {sequence}"));
                 return Err(Error::Refused { message, source });
             }
             if sequence == batch.acknowledged() {
@@ -175,7 +176,10 @@ mod tests {
         datagram.extend(message(NLMSG_ERROR, 3, &0i32.to_ne_bytes()));
         datagram.extend(message(NLMSG_DONE, 0, &[0; 4]));
         let answers = parse(&datagram);
-        assert!(matches!(answers[..], [Answer::Rule, Answer::Status { sequence: 3, error: None }, Answer::Done]));
+        assert!(matches!(
+            answers[..],
+            [Answer::Rule, Answer::Status { sequence: 3, error: None }, Answer::Done]
+        ));
     }
 
     #[test]

@@ -161,7 +161,9 @@ impl fmt::Display for Match {
             Self::DestinationLocal => f.write_str("fib daddr type local"),
             Self::DestinationElsewhere => f.write_str("fib daddr type != local"),
             Self::DestinationPort(port) => write!(f, "tcp dport {port}"),
-            Self::DestinationNetwork(network) if network.address().is_ipv4() => write!(f, "ip daddr {network}"),
+            Self::DestinationNetwork(network) if network.address().is_ipv4() => {
+                write!(f, "ip daddr {network}")
+            }
             Self::DestinationNetwork(network) => write!(f, "ip6 daddr {network}"),
         }
     }
@@ -211,7 +213,9 @@ table inet ferrule {
     fn exclusions_come_before_the_redirect() {
         let config = Config {
             exclude_outbound_ports: [25].into(),
-            exclude_outbound_addresses: ["10.0.0.0/8", "fd00::1"].map(|text| text.parse().expect("valid")).into(),
+            exclude_outbound_addresses: ["10.0.0.0/8", "fd00::1"]
+                .map(|text| text.parse().expect("valid"))
+                .into(),
             exclude_uids: [0, 15100].into(),
             ..Config::default()
         };

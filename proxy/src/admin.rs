@@ -1,0 +1,118 @@
+//! The admin port: `/ready`, `/live`, `/metrics`, `/config`, and the TCP probes that the injector rewrites.
+//!
+//! It only tells, it changes nothing, and it tells no secret.
+
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+use crate::{discovery::Discovery, drain::Drain, telemetry::Telemetry};
+
+/// Connections that are served at once.
+const MAX_CONNECTIONS: usize = 64;
+
+/// What the admin port tells of.
+#[derive(Debug)]
+pub struct Admin {
+    /// For `/metrics`.
+    pub telemetry: Arc<Telemetry>,
+    /// For `/config`.
+    pub discovery: Discovery,
+    /// For `/ready`: a proxy that ends is not ready.
+    pub drain: Drain,
+    /// Ports that `/probe/tcp/PORT` may connect to.
+    pub tcp_probes: Vec<u16>,
+}
+
+/// Serves until the process ends.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "admin port");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let admin = Arc::clone(&admin);
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(Arc::clone(&admin), request));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10))
+                .serve_connection(TokioIo::new(stream), service);
+            // Whoever is gone needs no answer.
+            let _ = tokio::time::timeout(Duration::from_secs(300), connection).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n"));
+    }
+    Ok(match request.uri().path() {
+        "/live" => text(StatusCode::OK, "live\n"),
+        "/ready" if admin.drain.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/ready" => text(StatusCode::OK, "ready\n"),
+        "/metrics" => typed(
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            admin.telemetry.render(),
+        ),
+        "/config" => {
+            let config = serde_json::to_string_pretty(&admin.discovery.dump().await).unwrap_or_default();
+            typed(StatusCode::OK, "application/json", config + "\n")
+        }
+        path => match path.strip_prefix("/probe/tcp/") {
+            Some(port) => probe(&admin.tcp_probes, port).await,
+            None => text(StatusCode::NOT_FOUND, "there are /ready, /live, /metrics and /config\n"),
+        },
+    })
+}
+
+/// Connects to a port of the application: a `tcpSocket` probe would only reach the sidecar, which always listens.
+async fn probe(allowed: &[u16], port: &str) -> Response<Full<Bytes>> {
+    let Some(port) = port.parse().ok().filter(|port| allowed.contains(port)) else {
+        return text(StatusCode::NOT_FOUND, "the pod has no tcpSocket probe for this port\n");
+    };
+    // As the kubelet would: by the pod's address, which an application may listen on alone.
+    let addresses = std::env::var("POD_IPS").unwrap_or_default();
+    let addresses = addresses.split(',').filter_map(|address| address.trim().parse().ok());
+    let candidates =
+        addresses.map(|ip| SocketAddr::new(ip, port)).chain([(Ipv4Addr::LOCALHOST, port).into()]);
+    for address in candidates {
+        if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
+            return text(StatusCode::OK, "connected\n");
+        }
+    }
+    text(StatusCode::SERVICE_UNAVAILABLE, "the application takes no connections on this port\n")
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    typed(status, "text/plain; charset=utf-8", body.to_owned())
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}

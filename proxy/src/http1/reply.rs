@@ -1,0 +1,135 @@
+//! Responses that the proxy makes itself: each names its cause in the `ferrule-error` header.
+
+use std::io::Write as _;
+
+use ferrule_config::names::ERROR_HEADER;
+
+use super::{head::HeadError, rewrite::Persistence};
+
+/// Why the proxy answers by itself. The names are an interface: clients, dashboards and other proxies read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The request is malformed or its framing ambiguous.
+    BadRequest,
+    /// Its head is too large.
+    HeadTooLarge,
+    /// It uses a transfer coding other than chunked.
+    UnknownCoding,
+    /// It is of an HTTP version that is not spoken here.
+    UnknownVersion,
+    /// Its head did not arrive in time.
+    HeadTimeout,
+    /// The Service has Routes and none matches.
+    NoRoute,
+    /// The Route names no backend, or only ones of weight 0.
+    NoBackend,
+    /// The Route's backend is no Service or not a port of it.
+    BackendNotFound,
+    /// The Service has no endpoint that is ready.
+    NoEndpoints,
+    /// No endpoint could be connected to. Nothing was processed.
+    Connect,
+    /// The application behind this sidecar takes no connections. Nothing was processed.
+    AppConnect,
+    /// The endpoint broke the connection before it responded.
+    Reset,
+    /// What the endpoint sent is not an HTTP response, or its framing is ambiguous.
+    BadResponse,
+    /// The Route's time limit has passed.
+    Timeout,
+}
+
+impl Cause {
+    /// Value of the `ferrule-error` header, and label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad-request",
+            Self::HeadTooLarge => "head-too-large",
+            Self::UnknownCoding => "unknown-coding",
+            Self::UnknownVersion => "unknown-version",
+            Self::HeadTimeout => "head-timeout",
+            Self::NoRoute => "no-route",
+            Self::NoBackend => "no-backend",
+            Self::BackendNotFound => "backend-not-found",
+            Self::NoEndpoints => "no-endpoints",
+            Self::Connect => "connect",
+            Self::AppConnect => "app-connect",
+            Self::Reset => "reset",
+            Self::BadResponse => "bad-response",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    /// Status code and reason phrase.
+    #[must_use]
+    pub fn status(self) -> (u16, &'static str) {
+        match self {
+            Self::BadRequest => (400, "Bad Request"),
+            Self::HeadTooLarge => (431, "Request Header Fields Too Large"),
+            Self::UnknownCoding => (501, "Not Implemented"),
+            Self::UnknownVersion => (505, "HTTP Version Not Supported"),
+            Self::HeadTimeout => (408, "Request Timeout"),
+            Self::NoRoute => (404, "Not Found"),
+            Self::NoBackend | Self::BackendNotFound => (500, "Internal Server Error"),
+            Self::NoEndpoints | Self::Connect | Self::AppConnect => (503, "Service Unavailable"),
+            Self::Reset | Self::BadResponse => (502, "Bad Gateway"),
+            Self::Timeout => (504, "Gateway Timeout"),
+        }
+    }
+
+    /// Whether another proxy may read this as proof that nothing was processed.
+    #[must_use]
+    pub fn proves_unprocessed(name: &[u8]) -> bool {
+        name == Self::AppConnect.name().as_bytes()
+    }
+}
+
+impl From<HeadError> for Cause {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Malformed(_) | HeadError::Framing(_) => Self::BadRequest,
+            HeadError::TooLarge => Self::HeadTooLarge,
+            HeadError::Coding => Self::UnknownCoding,
+            HeadError::Version => Self::UnknownVersion,
+        }
+    }
+}
+
+/// Appends a whole response. `detail` is for the reader at three in the morning; `to_head`: without its body.
+pub fn write(out: &mut Vec<u8>, cause: Cause, detail: &str, persistence: Persistence, to_head: bool) {
+    let (status, reason) = cause.status();
+    let connection = match persistence {
+        Persistence::Implied | Persistence::Upgrade => "",
+        Persistence::KeepAlive => "connection: keep-alive\r\n",
+        Persistence::Close => "connection: close\r\n",
+    };
+    let detail: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
+    let length = "ferrule: \n".len() + detail.len();
+    // Writing to a vector can't fail.
+    let _ = write!(
+        out,
+        "HTTP/1.1 {status} {reason}\r\n{ERROR_HEADER}: {}\r\ncontent-type: text/plain; charset=utf-8\r\n\
+         content-length: {length}\r\n{connection}\r\n",
+        cause.name(),
+    );
+    if !to_head {
+        let _ = writeln!(out, "ferrule: {detail}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_fits_the_body() {
+        let mut out = Vec::new();
+        write(&mut out, Cause::NoRoute, "no rule of shop/cart matches GET /ä\r\n", Persistence::Close, false);
+        let text = String::from_utf8(out).expect("UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
+        assert!(head.starts_with("HTTP/1.1 404 Not Found\r\nferrule-error: no-route\r\n"));
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(head.contains("connection: close"));
+    }
+}

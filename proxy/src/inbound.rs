@@ -1,0 +1,89 @@
+//! Connections of others to the pod's application.
+
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    balance::Endpoint,
+    http1::{self, buffer::Buffer},
+    net,
+    snapshot::{Cluster, Destination, Protocol, Snapshot},
+    sniff::{self, Found},
+    tcp,
+    telemetry::Carried,
+    worker::{Direction, Worker},
+};
+
+const IN: Direction = Direction::Inbound;
+/// Ports of the application that a thread remembers. A pod has few; a scanner of ports must not fill the memory.
+const MOST_PORTS: usize = 256;
+
+/// What a thread has learnt of the application's ports.
+#[derive(Debug, Default)]
+pub struct Applications {
+    ports: RefCell<HashMap<SocketAddr, Rc<Destination>>>,
+}
+
+impl Applications {
+    /// The destination that stands for the application at this address.
+    pub fn at(&self, address: SocketAddr) -> Rc<Destination> {
+        let mut ports = self.ports.borrow_mut();
+        if ports.len() >= MOST_PORTS && !ports.contains_key(&address) {
+            ports.clear();
+        }
+        Rc::clone(ports.entry(address).or_insert_with(|| Rc::new(application(address))))
+    }
+}
+
+fn application(address: SocketAddr) -> Destination {
+    let cluster = Cluster {
+        service: format!("port-{}", address.port()).into(),
+        port: address.port(),
+        endpoints: vec![Arc::new(Endpoint::new(address))],
+    };
+    Destination::new(Snapshot {
+        cluster: Arc::new(cluster),
+        protocol: Protocol::Detect,
+        routes: Vec::new(),
+        rules: Vec::new(),
+    })
+}
+
+/// Serves a connection for the application at `address`.
+pub async fn serve(mut client: TcpStream, address: SocketAddr, worker: &Worker, applications: &Applications) {
+    let destination = applications.at(address);
+    let service = Arc::clone(&destination.now().cluster.service);
+    let connect = async || Ok((address, net::connect(address, worker.limits.connect).await?));
+    match sniff::sniff(&mut client, &destination, worker.limits.detect, connect).await {
+        Ok(Found::Http1(read, early)) => {
+            worker.telemetry.connection(IN, &service, Carried::Http1);
+            if let Some((address, upstream)) = early {
+                worker.inbound.put(address, upstream, Instant::now());
+            }
+            http1::serve(client, read, &destination, worker, IN).await;
+        }
+        Ok(Found::Opaque(read, early)) => {
+            worker.telemetry.connection(IN, &service, Carried::Tcp);
+            let upstream = match early {
+                Some((_, upstream)) => Ok(upstream),
+                None => net::connect(address, worker.limits.connect).await,
+            };
+            match upstream {
+                Ok(upstream) => {
+                    if let Ok(relayed) = tcp::relay(client, read, upstream, Buffer::default()).await {
+                        worker.telemetry.relayed(IN, relayed);
+                    }
+                }
+                Err(error) => fail(client, address, &error),
+            }
+        }
+        Ok(Found::Nothing) => {}
+        Err(error) => fail(client, address, &error),
+    }
+}
+
+fn fail(client: TcpStream, address: SocketAddr, error: &std::io::Error) {
+    tracing::debug!(%address, %error, "inbound connection failed");
+    net::reset(client);
+}

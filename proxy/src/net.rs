@@ -1,0 +1,93 @@
+//! Sockets: listening, dialling, and where a redirected connection was meant to go.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Listens on an address that other threads of this process listen on too: the kernel shares the
+/// connections out (`SO_REUSEPORT`). `[::]` takes IPv4 as well, and where the machine has no IPv6 it becomes
+/// `0.0.0.0`.
+///
+/// # Errors
+/// Those of the system, with the address.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match bind(address) {
+        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            bind(([0, 0, 0, 0], address.port()).into())
+        }
+        result => result,
+    }
+    .map_err(|error| io::Error::new(error.kind(), format!("listening on {address}: {error}")))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Connects, at most for this long.
+///
+/// # Errors
+/// Those of the system, or `TimedOut`.
+pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let stream = tokio::time::timeout(limit, TcpStream::connect(address))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}")))??;
+    prepare(&stream);
+    Ok(stream)
+}
+
+/// Sets the options that every connection has: no Nagle delay, keep-alive probes that find a dead peer.
+pub fn prepare(stream: &TcpStream) {
+    // A socket whose peer is gone already refuses options; reading it will tell.
+    let _ = stream.set_nodelay(true);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10));
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// Where a redirected connection was meant to go (`SO_ORIGINAL_DST`); `None` if it was not redirected.
+#[must_use]
+pub fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = SockRef::from(stream);
+    // A peer that reached a [::] listener over IPv4 is asked about as IPv4.
+    let v4 = stream.local_addr().ok()?.ip().to_canonical().is_ipv4();
+    let original = if v4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    original.ok()?.as_socket().map(canonical)
+}
+
+/// The address without the IPv4-in-IPv6 mapping of a `[::]` listener.
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether the peer of an idle connection has neither closed it nor sent anything.
+#[must_use]
+pub fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    matches!(SockRef::from(stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Makes the connection end in a reset when it is dropped, so that the client sees a failure and no short answer.
+pub fn reset(stream: TcpStream) {
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    drop(stream);
+}

@@ -1,0 +1,113 @@
+//! Connections of the pod's application: to a Service, balanced and routed; to anything else, straight on.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    balance::{self, Load},
+    discovery::{Discovery, Resolved},
+    http1::{self, buffer::Buffer},
+    net,
+    snapshot::Destination,
+    sniff::{self, Found},
+    tcp,
+    telemetry::Carried,
+    worker::{Direction, Worker},
+};
+
+const OUT: Direction = Direction::Outbound;
+
+/// Serves a connection that was redirected on its way to `original`.
+pub async fn redirected(client: TcpStream, original: SocketAddr, worker: &Worker, discovery: &Discovery) {
+    match discovery.resolve(original).await {
+        Resolved::Service(destination) => serve(client, &destination, worker).await,
+        Resolved::Outside => pass_through(client, original, worker).await,
+    }
+}
+
+/// Serves a connection to a destination.
+pub async fn serve(mut client: TcpStream, destination: &Destination, worker: &Worker) {
+    let service = Arc::clone(&destination.now().cluster.service);
+    let connect = async || connect_any(destination, worker).await;
+    match sniff::sniff(&mut client, destination, worker.limits.detect, connect).await {
+        Ok(Found::Http1(read, early)) => {
+            worker.telemetry.connection(OUT, &service, Carried::Http1);
+            if let Some((address, upstream)) = early {
+                worker.outbound.put(address, upstream, Instant::now());
+            }
+            http1::serve(client, read, destination, worker, OUT).await;
+        }
+        Ok(Found::Opaque(read, early)) => {
+            worker.telemetry.connection(OUT, &service, Carried::Tcp);
+            relay(client, read, early, destination, worker).await;
+        }
+        Ok(Found::Nothing) => {}
+        Err(error) => fail(client, &service, &error),
+    }
+}
+
+async fn relay(
+    client: TcpStream,
+    read: Buffer,
+    early: Option<(SocketAddr, TcpStream)>,
+    destination: &Destination,
+    worker: &Worker,
+) {
+    let connected = match early {
+        Some(connected) => Ok(connected),
+        None => connect_any(destination, worker).await,
+    };
+    match connected {
+        Err(error) => fail(client, &destination.now().cluster.service, &error),
+        Ok((address, upstream)) => {
+            let snapshot = destination.now();
+            let endpoint = snapshot.cluster.endpoints.iter().find(|endpoint| endpoint.address == address);
+            let _load = endpoint.map(Load::begin);
+            drop(snapshot);
+            if let Ok(relayed) = tcp::relay(client, read, upstream, Buffer::default()).await {
+                worker.telemetry.relayed(OUT, relayed);
+            }
+        }
+    }
+}
+
+/// Connects one endpoint after another until one takes the connection. Nothing was sent yet, so each may be tried.
+async fn connect_any(destination: &Destination, worker: &Worker) -> io::Result<(SocketAddr, TcpStream)> {
+    let snapshot = destination.now();
+    let endpoints = &snapshot.cluster.endpoints;
+    let mut tried = Vec::new();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no endpoint is ready");
+    for _ in 0..endpoints.len().min(crate::retry::MAX_ATTEMPTS) {
+        let Some(endpoint) = balance::pick(endpoints, &tried, Instant::now(), |n| fastrand::usize(0..n))
+        else {
+            break;
+        };
+        match net::connect(endpoint.address, worker.limits.connect).await {
+            Ok(stream) => return Ok((endpoint.address, stream)),
+            Err(error) => last = error,
+        }
+        tried.push(endpoint.address);
+    }
+    Err(last)
+}
+
+/// Where the client wanted to go, as it would without a mesh.
+async fn pass_through(client: TcpStream, original: SocketAddr, worker: &Worker) {
+    worker.telemetry.connection(OUT, &Arc::from(""), Carried::Passthrough);
+    // The system's own patience: the mesh is not to add a time limit to what it knows nothing of.
+    match TcpStream::connect(original).await {
+        Ok(upstream) => {
+            net::prepare(&upstream);
+            if let Ok(relayed) = tcp::relay(client, Buffer::default(), upstream, Buffer::default()).await {
+                worker.telemetry.relayed(OUT, relayed);
+            }
+        }
+        Err(error) => fail(client, &original.to_string(), &error),
+    }
+}
+
+fn fail(client: TcpStream, service: &str, error: &io::Error) {
+    tracing::debug!(%service, %error, "outbound connection failed");
+    net::reset(client);
+}

@@ -1,0 +1,191 @@
+//! The proxy's settings, from the environment. Parsed once; an error names the variable, its value and what is
+//! accepted.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ferrule_config::names::ports;
+use thiserror::Error;
+
+use crate::worker::Limits;
+
+/// Everything that can be set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `FERRULE_DISCOVERY`: `kube` (default) or `dir:PATH`.
+    pub discovery: Source,
+    /// `FERRULE_REDIRECTED`: take redirected connections on ports 15101 and 15102. Default: true.
+    pub redirected: Option<Redirected>,
+    /// `FERRULE_OUTBOUND_LISTENERS`: `ADDRESS=NAMESPACE/SERVICE:PORT`, comma-separated.
+    pub outbound: Vec<(SocketAddr, ServicePort)>,
+    /// `FERRULE_INBOUND_LISTENERS`: `ADDRESS=APPLICATION-ADDRESS`, comma-separated.
+    pub inbound: Vec<(SocketAddr, SocketAddr)>,
+    /// `FERRULE_ADMIN`: where `/ready`, `/live`, `/metrics` and `/config` are. Default: `[::]:15110`.
+    pub admin: SocketAddr,
+    /// `FERRULE_TCP_PROBES`: ports of the application that `/probe/tcp/PORT` may connect to.
+    pub tcp_probes: Vec<u16>,
+    /// `FERRULE_WORKERS`: threads that carry traffic. Default: the machine's processors, 4 at most.
+    pub workers: usize,
+    /// `FERRULE_DRAIN_SECONDS`: longest time that open connections are given at the end. Default: 20.
+    pub drain: Duration,
+    /// Time limits of the data path.
+    pub limits: Limits,
+}
+
+/// Where Services, endpoints and configuration come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The API server, with the pod's projected token.
+    Kube,
+    /// A directory of YAML or JSON files.
+    Directory(PathBuf),
+}
+
+/// Listeners for redirected connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirected {
+    /// For the application's outbound connections.
+    pub outbound: SocketAddr,
+    /// For inbound connections.
+    pub inbound: SocketAddr,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// Namespace.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// A variable that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{variable}={value:?} is not usable; expected {expected}")]
+pub struct SettingsError {
+    variable: &'static str,
+    value: String,
+    expected: &'static str,
+}
+
+impl Settings {
+    /// Reads the settings; `lookup` gives the value of a variable, usually [`std::env::var`]'s.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first variable that can't be used.
+    pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let get = |variable: &'static str| lookup(variable).filter(|value| !value.is_empty());
+        let discovery = parse(get("FERRULE_DISCOVERY"), "FERRULE_DISCOVERY", "kube or dir:PATH", |value| {
+            match value.strip_prefix("dir:") {
+                Some(path) => Some(Source::Directory(path.into())),
+                None => (value == "kube").then_some(Source::Kube),
+            }
+        })?
+        .unwrap_or(Source::Kube);
+        let on = parse(get("FERRULE_REDIRECTED"), "FERRULE_REDIRECTED", "true or false", |v| v.parse().ok())?;
+        let redirected = on.unwrap_or(true).then(|| Redirected {
+            outbound: unspecified(ports::OUTBOUND),
+            inbound: unspecified(ports::INBOUND),
+        });
+        let outbound =
+            list(get("FERRULE_OUTBOUND_LISTENERS"), "FERRULE_OUTBOUND_LISTENERS", OUTBOUND_FORM, |item| {
+                let (listener, service) = item.split_once('=')?;
+                Some((listener.parse().ok()?, service_port(service)?))
+            })?;
+        let inbound =
+            list(get("FERRULE_INBOUND_LISTENERS"), "FERRULE_INBOUND_LISTENERS", INBOUND_FORM, |item| {
+                let (listener, application) = item.split_once('=')?;
+                Some((listener.parse().ok()?, application.parse().ok()?))
+            })?;
+        let admin = parse(get("FERRULE_ADMIN"), "FERRULE_ADMIN", "ADDRESS:PORT", |value| value.parse().ok())?
+            .unwrap_or_else(|| unspecified(ports::ADMIN));
+        let tcp_probes =
+            list(get("FERRULE_TCP_PROBES"), "FERRULE_TCP_PROBES", "PORT[,…]", |item| item.parse().ok())?;
+        let workers = parse(get("FERRULE_WORKERS"), "FERRULE_WORKERS", "1 to 256", |value| {
+            value.parse().ok().filter(|count| (1..=256).contains(count))
+        })?
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from).min(4));
+        let drain =
+            parse(get("FERRULE_DRAIN_SECONDS"), "FERRULE_DRAIN_SECONDS", "seconds", |v| v.parse().ok())?
+                .map_or(Duration::from_secs(20), Duration::from_secs);
+        let limits = Limits::default();
+        Ok(Self { discovery, redirected, outbound, inbound, admin, tcp_probes, workers, drain, limits })
+    }
+}
+
+const OUTBOUND_FORM: &str = "ADDRESS:PORT=NAMESPACE/SERVICE:PORT[,…]";
+const INBOUND_FORM: &str = "ADDRESS:PORT=ADDRESS:PORT[,…]";
+
+fn unspecified(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port)
+}
+
+fn service_port(text: &str) -> Option<ServicePort> {
+    let (namespace, rest) = text.split_once('/')?;
+    let (name, port) = rest.rsplit_once(':')?;
+    let named = !namespace.is_empty() && !name.is_empty();
+    named.then_some(ServicePort { namespace: namespace.into(), name: name.into(), port: port.parse().ok()? })
+}
+
+fn parse<T>(
+    value: Option<String>,
+    variable: &'static str,
+    expected: &'static str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, SettingsError> {
+    let Some(value) = value else { return Ok(None) };
+    match read(&value) {
+        Some(parsed) => Ok(Some(parsed)),
+        None => Err(SettingsError { variable, value, expected }),
+    }
+}
+
+fn list<T>(
+    value: Option<String>,
+    variable: &'static str,
+    expected: &'static str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, SettingsError> {
+    let items = parse(value, variable, expected, |value| {
+        value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(&read).collect::<Option<Vec<T>>>()
+    })?;
+    Ok(items.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(variable: &str, value: &str) -> Result<Settings, SettingsError> {
+        Settings::from_env(|name| (name == variable).then(|| value.to_owned()))
+    }
+
+    #[test]
+    fn nothing_set_means_a_sidecar_in_a_pod() {
+        let settings = Settings::from_env(|_| None).expect("defaults");
+        assert_eq!(settings.discovery, Source::Kube);
+        assert_eq!(settings.admin.port(), 15110);
+        assert!(settings.redirected.is_some());
+    }
+
+    #[test]
+    fn listeners_name_what_they_stand_for() {
+        let settings =
+            with("FERRULE_OUTBOUND_LISTENERS", "127.0.0.1:9001=shop/cart:80, [::1]:1=a/b:2").expect("ok");
+        let cart = ServicePort { namespace: "shop".into(), name: "cart".into(), port: 80 };
+        assert_eq!(settings.outbound[0], ("127.0.0.1:9001".parse().expect("address"), cart));
+        assert_eq!(settings.outbound.len(), 2);
+    }
+
+    #[test]
+    fn an_error_says_what_was_expected() {
+        let error = with("FERRULE_INBOUND_LISTENERS", "8080").expect_err("no address");
+        assert_eq!(
+            error.to_string(),
+            r#"FERRULE_INBOUND_LISTENERS="8080" is not usable; expected ADDRESS:PORT=ADDRESS:PORT[,…]"#
+        );
+        assert!(with("FERRULE_WORKERS", "0").is_err());
+        assert!(with("FERRULE_DISCOVERY", "etcd").is_err());
+    }
+}

@@ -1,0 +1,240 @@
+//! `Route`: what happens to the requests for a Service.
+
+use ferrule_config::Duration;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ServiceTarget, Status,
+    schema::{self, HEADER_VALUE, PATH, SERVICE_NAME, TOKEN},
+};
+
+/// A Route decides what happens to the HTTP requests that pods of the mesh send to a Service: which Service
+/// answers them, with which changes to the header, and within which time. A Service without a Route is
+/// balanced over its own endpoints.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "ferrule.dev",
+    version = "v1alpha1",
+    kind = "Route",
+    namespaced,
+    status = "Status",
+    shortname = "frt",
+    category = "ferrule",
+    derive = "PartialEq",
+    doc = "A Route decides what happens to the HTTP requests that pods of the mesh send to a Service: which Service answers them, with which changes to the header, and within which time.",
+    printcolumn(
+        name = "Targets",
+        type_ = "string",
+        json_path = ".spec.targetRefs[*].name",
+        description = "Services that it applies to"
+    ),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status",
+        description = "Whether it is valid and in force"
+    ),
+    printcolumn(
+        name = "Resolved",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"ResolvedRefs\")].status",
+        description = "Whether its backends exist"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason",
+        description = "Why it is accepted or not",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Services, of the same namespace, whose requests this Route decides on; 1 to 16. When several Routes
+    /// apply to one Service, their rules are looked at together, the most specific match first, and of equals
+    /// the older Route's.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(
+        merge_strategy = ListMerge::Atomic,
+        validation = ("self.all(a, self.exists_one(b, a.name == b.name && (has(a.port) ? a.port : 0) == (has(b.port) ? b.port : 0)))",
+            "targetRefs: each Service and port may be named once")
+    )]
+    pub target_refs: Vec<ServiceTarget>,
+    /// What to do with which requests; 1 to 16. The rule with the most specific match decides, in Gateway
+    /// API's order: exact path, longest prefix, method, number of headers; of equals the first. A request
+    /// that no rule matches is answered with 404.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(
+        merge_strategy = ListMerge::Atomic,
+        validation = ("self.all(a, !has(a.name) || self.exists_one(b, has(b.name) && a.name == b.name))",
+            "rules: each name may be given to one rule only")
+    )]
+    pub rules: Vec<RouteRule>,
+}
+
+/// What to do with the requests that match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteRule {
+    /// Name of the rule, unique in the Route: for metrics and logs, and for policies that apply to this rule
+    /// alone. Default: its index, starting at 0, in metrics and logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = SERVICE_NAME))]
+    pub name: Option<String>,
+    /// Requests that the rule is for; up to 8, of which one must match. Default: every request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub matches: Vec<Match>,
+    /// Services that answer, each with its share; 1 to 16. A share whose Service does not exist is answered
+    /// with 500, so that a mistake does not move its load elsewhere unseen. Default: the Service that the
+    /// request was for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub backend_refs: Option<Vec<BackendRef>>,
+    /// Changes to the request's header on its way to the backend. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<HeaderChange>,
+    /// Changes to the response's header on its way back. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<HeaderChange>,
+    /// Time limits. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+}
+
+/// Conditions on a request; all that are given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Match {
+    /// Condition on the path. Default: any path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathMatch>,
+    /// Method of the request in capitals, for example GET. Default: any method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), regex(pattern = "^[A-Z]([A-Z0-9_-]*[A-Z0-9])?$"))]
+    pub method: Option<String>,
+    /// Conditions on header fields, all of which must hold; up to 16, each name once, case ignored.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub headers: Vec<HeaderMatch>,
+}
+
+/// Condition on the path of a request, without its query: exactly one of the fields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = ("has(self.exact) != has(self.prefix)", "path: give exactly one of exact and prefix"),
+    validation = ("!has(self.exact) || !self.exact.matches('//|/[.][.]?(/|$)')",
+        "path.exact: must not contain //, /./ or /../, nor end in /. or /.., as no request would match"),
+    validation = ("!has(self.prefix) || !self.prefix.matches('//|/[.][.]?(/|$)')",
+        "path.prefix: must not contain //, /./ or /../, nor end in /. or /.., as no request would match")
+)]
+pub struct PathMatch {
+    /// The whole path, byte for byte, for example /login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
+    pub exact: Option<String>,
+    /// Leading segments of the path: /v2 matches /v2, /v2/ and /v2/x, but not /v20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
+    pub prefix: Option<String>,
+}
+
+/// Condition on a header field: its name and exactly one of `exact` and `present`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("has(self.exact) != has(self.present)", "headers: give exactly one of exact and present for each name"))]
+pub struct HeaderMatch {
+    /// Name of the field; case is ignored.
+    #[schemars(length(min = 1, max = 256), regex(pattern = TOKEN))]
+    pub name: String,
+    /// The value, byte for byte. Several fields of the name are joined by a comma first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096), regex(pattern = HEADER_VALUE))]
+    pub exact: Option<String>,
+    /// Whether there is such a field (true) or there is none (false).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
+}
+
+/// A Service that answers a share of the requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendRef {
+    /// Name of the Service, in the namespace of this Route.
+    #[schemars(length(min = 1, max = 63), regex(pattern = SERVICE_NAME))]
+    pub name: String,
+    /// Port of the Service (its `port`, not its `targetPort`). Default: the port that the request was for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// Its share, in proportion to the sum of the weights of all backends: 90 and 10 are 90% and 10%, and so
+    /// are 9 and 1. With 0 it gets nothing; when all have 0, requests are answered with 500. Default: 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Changes to a header section, made in the order remove, set, add.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderChange {
+    /// Fields that replace all fields of their name; up to 16. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub set: Vec<HeaderField>,
+    /// Fields that are put beside those of their name; up to 16. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub add: Vec<HeaderField>,
+    /// Names whose fields are dropped; up to 16. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256), regex(pattern = TOKEN)))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = schema::changeable_headers())]
+    pub remove: Vec<String>,
+}
+
+/// A header field.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderField {
+    /// Name of the field; case is ignored. Fields that frame the message or belong to the connection, such as
+    /// content-length and host, can't be changed.
+    #[schemars(length(min = 1, max = 256), regex(pattern = TOKEN))]
+    #[x_kube(validation = schema::changeable_header())]
+    pub name: String,
+    /// Its value: printable ASCII.
+    #[schemars(length(min = 1, max = 4096), regex(pattern = HEADER_VALUE))]
+    pub value: String,
+}
+
+/// Time limits, written like 500ms, 2s or 1m30s; 0s means none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = (
+    "!has(self.request) || !has(self.backendRequest) || duration(self.request) == duration('0s') || duration(self.backendRequest) <= duration(self.request)",
+    "timeouts.backendRequest: must not exceed timeouts.request"
+))]
+pub struct Timeouts {
+    /// From the head of the request to the end of the response, all attempts together; then the request is
+    /// answered with 504. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub request: Option<Duration>,
+    /// The same for a single attempt at a backend; at most `request`. Default: no limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub backend_request: Option<Duration>,
+}

@@ -1,0 +1,59 @@
+//! Pieces of schema that several fields share.
+
+use ferrule_config::Duration;
+use kube::core::{Message, Rule};
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// Header fields that a Route may not change, in lower case: they frame the message or concern a single
+/// connection (RFC 9110 §7.6.1), so a change breaks it, or they are the proxy's own.
+pub const FORBIDDEN_HEADERS: [&str; 11] = [
+    "connection",
+    "content-length",
+    "ferrule-error",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A DNS label of RFC 1035, as Services have for a name.
+pub(super) const SERVICE_NAME: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
+/// A DNS subdomain of RFC 1123, as most objects have for a name.
+pub(super) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// A token of RFC 9110 §5.6.2, as header fields have for a name.
+pub(super) const TOKEN: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
+/// A header field's value: printable ASCII, spaces and tabs only inside.
+pub(super) const HEADER_VALUE: &str = r"^[!-~]([\t -~]*[!-~])?$";
+/// An absolute path of RFC 3986 §3.3, without a query.
+pub(super) const PATH: &str = r"^/([A-Za-z0-9/._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*$";
+
+/// The schema of a [`Duration`].
+pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 24, "pattern": Duration::PATTERN })
+}
+
+/// That a name is none of [`FORBIDDEN_HEADERS`].
+pub(super) fn changeable_header() -> Rule {
+    let (names, readable) = forbidden();
+    Rule::new(format!("!(self.lowerAscii() in [{names}])")).message(Message::Message(format!(
+        "name: a Route may not change {readable}; they frame the message or belong to the connection"
+    )))
+}
+
+/// The same of every name in a list.
+pub(super) fn changeable_headers() -> Rule {
+    let (names, readable) = forbidden();
+    Rule::new(format!("self.all(name, !(name.lowerAscii() in [{names}]))")).message(Message::Message(
+        format!(
+            "remove: a Route may not change {readable}; they frame the message or belong to the connection"
+        ),
+    ))
+}
+
+fn forbidden() -> (String, String) {
+    (FORBIDDEN_HEADERS.map(|name| format!("'{name}'")).join(", "), FORBIDDEN_HEADERS.join(", "))
+}

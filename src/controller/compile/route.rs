@@ -1,0 +1,260 @@
+//! Routes: each rule parsed once, each match put in its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ferrule_config::{Backend, HeaderChange, Match, RouteEntry, Rule, Service, Timeouts};
+
+use crate::{
+    api::{
+        RouteSpec, ServiceTarget,
+        route::{self, BackendRef, RouteRule},
+    },
+    controller::observe::{Kind, Observation, Resource},
+};
+
+use super::{
+    finding::{ConditionType, Finding, Reason, Verdict},
+    header::{self, Invalid, invalid},
+    precedence::Precedence,
+    target, verdict,
+};
+
+/// A Route that is sound in itself; whether its targets and backends exist is another question.
+struct Parsed<'a> {
+    targets: &'a [ServiceTarget],
+    rules: Vec<ParsedRule<'a>>,
+}
+
+struct ParsedRule<'a> {
+    /// Name or index.
+    name: String,
+    matches: Vec<Match>,
+    /// `None`: the Service that the request was for.
+    backends: Option<&'a [BackendRef]>,
+    request_headers: HeaderChange,
+    response_headers: HeaderChange,
+    timeouts: Timeouts,
+}
+
+/// What the Routes of a namespace make of its Services, and what the Routes are told.
+pub(super) fn compile(namespace: &str, of: &Observation) -> (BTreeMap<String, Service>, Vec<Verdict>) {
+    let mut verdicts = Vec::with_capacity(of.routes.len());
+    let mut in_force = Vec::new();
+    for (name, resource) in &of.routes {
+        let parsed = match &resource.spec {
+            Ok(spec) => parse(spec).map_err(|error| error.to_string()),
+            Err(error) => Err(error.clone()),
+        };
+        match parsed {
+            Ok(parsed) => {
+                verdicts.push(verdict(Kind::Route, name, resource, judge(of, &parsed)));
+                in_force.push((name.as_str(), resource, parsed));
+            }
+            Err(problem) => {
+                let message = format!("{problem}; the Route is not in force");
+                let finding = Finding::bad(ConditionType::Accepted, Reason::Invalid, message);
+                verdicts.push(verdict(Kind::Route, name, resource, vec![finding]));
+            }
+        }
+    }
+    (services(namespace, of, &in_force), verdicts)
+}
+
+fn parse(spec: &RouteSpec) -> Result<Parsed<'_>, Invalid> {
+    let RouteSpec { target_refs, rules } = spec;
+    if target_refs.is_empty() {
+        return Err(invalid("spec.targetRefs", "name at least one Service"));
+    }
+    if rules.is_empty() {
+        return Err(invalid("spec.rules", "give at least one rule"));
+    }
+    let mut names = BTreeSet::new();
+    let mut parsed = Vec::with_capacity(rules.len());
+    for (index, rule) in rules.iter().enumerate() {
+        let field = format!("spec.rules[{index}]");
+        let rule = parse_rule(rule, index, &field)?;
+        if !names.insert(rule.name.clone()) {
+            return Err(invalid(
+                format!("{field}.name"),
+                format!("{} is the name of another rule too", rule.name),
+            ));
+        }
+        parsed.push(rule);
+    }
+    Ok(Parsed { targets: target_refs, rules: parsed })
+}
+
+fn parse_rule<'a>(rule: &'a RouteRule, index: usize, field: &str) -> Result<ParsedRule<'a>, Invalid> {
+    let RouteRule { name, matches, backend_refs, request_headers, response_headers, timeouts } = rule;
+    let mut conditions = Vec::with_capacity(matches.len());
+    for (place, conditions_of) in matches.iter().enumerate() {
+        conditions.push(parse_match(conditions_of, &format!("{field}.matches[{place}]"))?);
+    }
+    if conditions.is_empty() {
+        conditions.push(Match::default());
+    }
+    if backend_refs.as_ref().is_some_and(Vec::is_empty) {
+        return Err(invalid(format!("{field}.backendRefs"), "name at least one Service, or leave it out"));
+    }
+    for (place, backend) in backend_refs.iter().flatten().enumerate() {
+        if backend.weight > 1_000_000 {
+            return Err(invalid(format!("{field}.backendRefs[{place}].weight"), "must be 0 to 1000000"));
+        }
+    }
+    Ok(ParsedRule {
+        name: name.clone().unwrap_or_else(|| index.to_string()),
+        matches: conditions,
+        backends: backend_refs.as_deref(),
+        request_headers: header::change(request_headers.as_ref(), &format!("{field}.requestHeaders"))?,
+        response_headers: header::change(response_headers.as_ref(), &format!("{field}.responseHeaders"))?,
+        timeouts: parse_timeouts(timeouts.as_ref(), &format!("{field}.timeouts"))?,
+    })
+}
+
+fn parse_match(conditions: &route::Match, field: &str) -> Result<Match, Invalid> {
+    let route::Match { path, method, headers } = conditions;
+    if let Some(method) = method {
+        let token =
+            |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+        if method.is_empty() || !method.bytes().all(token) {
+            return Err(invalid(
+                format!("{field}.method"),
+                format!("{method:?} must be a method in capitals, like GET"),
+            ));
+        }
+    }
+    Ok(Match {
+        path: path.as_ref().map(|path| header::path(path, &format!("{field}.path"))).transpose()?,
+        method: method.clone(),
+        headers: header::matches(headers, &format!("{field}.headers"))?,
+    })
+}
+
+/// `0s` means no limit, which the configuration writes as none.
+fn parse_timeouts(timeouts: Option<&route::Timeouts>, field: &str) -> Result<Timeouts, Invalid> {
+    let Some(route::Timeouts { request, backend_request }) = timeouts else { return Ok(Timeouts::default()) };
+    let request = request.filter(|limit| !limit.is_zero());
+    let backend_request = backend_request.filter(|limit| !limit.is_zero());
+    match (request, backend_request) {
+        (Some(all), Some(one)) if one > all => {
+            let problem = format!("{one} must not exceed the {all} of timeouts.request");
+            Err(invalid(format!("{field}.backendRequest"), problem))
+        }
+        _ => Ok(Timeouts { request, backend_request }),
+    }
+}
+
+/// Whether what the Route names exists.
+fn judge(of: &Observation, parsed: &Parsed<'_>) -> Vec<Finding> {
+    vec![accepted(of, parsed), resolved(of, parsed)]
+}
+
+fn accepted(of: &Observation, parsed: &Parsed<'_>) -> Finding {
+    let (missing, found): (Vec<_>, Vec<_>) = parsed
+        .targets
+        .iter()
+        .map(|target| (target, target::missing(of, target)))
+        .partition(|(_, why)| why.is_some());
+    if missing.is_empty() {
+        return Finding::good(ConditionType::Accepted, Reason::Accepted, "The Route is in force");
+    }
+    let mut message = missing.into_iter().filter_map(|(_, why)| why).collect::<Vec<_>>().join("; ");
+    if !found.is_empty() {
+        let names: Vec<_> = found.iter().map(|(target, _)| target.name.as_str()).collect();
+        message.push_str(&format!("; the Route is in force for {}", names.join(", ")));
+    }
+    Finding::bad(ConditionType::Accepted, Reason::TargetNotFound, message)
+}
+
+fn resolved(of: &Observation, parsed: &Parsed<'_>) -> Finding {
+    let requested: Vec<u16> = parsed.targets.iter().flat_map(|target| ports(of, target)).collect();
+    let mut problems: Vec<(Reason, String)> = Vec::new();
+    for (place, rule) in parsed.rules.iter().enumerate() {
+        for (index, backend) in rule.backends.iter().copied().flatten().enumerate() {
+            if let Some((reason, why)) = target::unusable(of, &backend.name, backend.port, &requested) {
+                problems.push((reason, format!("spec.rules[{place}].backendRefs[{index}]: {why}")));
+            }
+        }
+    }
+    let Some(reason) = problems.first().map(|(reason, _)| *reason) else {
+        return Finding::good(ConditionType::ResolvedRefs, Reason::ResolvedRefs, "All backends exist");
+    };
+    let all: Vec<_> = problems.into_iter().map(|(_, why)| why).collect();
+    let message = format!("{}; this share of the requests is answered with 500", all.join("; "));
+    Finding::bad(ConditionType::ResolvedRefs, reason, message)
+}
+
+/// Ports that requests for a target can have.
+fn ports(of: &Observation, target: &ServiceTarget) -> Vec<u16> {
+    match target.port {
+        Some(port) => vec![port],
+        None => of.services.get(&target.name).map(|service| service.ports.clone()).unwrap_or_default(),
+    }
+}
+
+type InForce<'a> = (&'a str, &'a Resource<RouteSpec>, Parsed<'a>);
+
+fn services(namespace: &str, of: &Observation, routes: &[InForce<'_>]) -> BTreeMap<String, Service> {
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for (_, _, parsed) in routes {
+        names.extend(
+            parsed
+                .targets
+                .iter()
+                .filter(|target| target::missing(of, target).is_none())
+                .map(|target| target.name.as_str()),
+        );
+    }
+    names.into_iter().map(|name| (name.to_owned(), service(namespace, of, name, routes))).collect()
+}
+
+/// All Routes of one Service together.
+fn service(namespace: &str, of: &Observation, name: &str, routes: &[InForce<'_>]) -> Service {
+    let mut rules = Vec::new();
+    let mut entries: Vec<(Precedence<'_>, RouteEntry)> = Vec::new();
+    for (route, resource, parsed) in routes {
+        let here = |target: &&ServiceTarget| target.name == name && target::missing(of, target).is_none();
+        let ports: BTreeSet<Option<u16>> =
+            parsed.targets.iter().filter(here).map(|target| target.port).collect();
+        // For all ports and for one of them is for all.
+        let ports = if ports.contains(&None) { BTreeSet::from([None]) } else { ports };
+        if ports.is_empty() {
+            continue;
+        }
+        for (index, rule) in parsed.rules.iter().enumerate() {
+            for (place, conditions) in rule.matches.iter().enumerate() {
+                for port in &ports {
+                    let precedence = Precedence::of(conditions, resource.created, route, index, place);
+                    let entry = RouteEntry { port: *port, matches: conditions.clone(), rule: rules.len() };
+                    entries.push((precedence, entry));
+                }
+            }
+            rules.push(compiled(namespace, route, name, rule));
+        }
+    }
+    entries.sort_by(|(a, one), (b, other)| a.cmp(b).then(one.port.cmp(&other.port)));
+    Service { routes: entries.into_iter().map(|(_, entry)| entry).collect(), rules }
+}
+
+fn compiled(namespace: &str, route: &str, service: &str, rule: &ParsedRule<'_>) -> Rule {
+    let ParsedRule { name, matches: _, backends, request_headers, response_headers, timeouts } = rule;
+    let backend = |name: &str, port, weight| Backend {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        port,
+        weight,
+    };
+    let backends = match backends {
+        Some(backends) => {
+            backends.iter().map(|BackendRef { name, port, weight }| backend(name, *port, *weight)).collect()
+        }
+        None => vec![backend(service, None, 1)],
+    };
+    Rule {
+        name: format!("{namespace}/{route}/{name}"),
+        backends,
+        request_headers: request_headers.clone(),
+        response_headers: response_headers.clone(),
+        timeouts: timeouts.clone(),
+    }
+}

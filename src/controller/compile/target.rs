@@ -1,0 +1,59 @@
+//! Whether the Services that an object names exist.
+
+use crate::{
+    api::ServiceTarget,
+    controller::observe::{Observation, Service},
+};
+
+use super::finding::Reason;
+
+/// Why a target does not exist, in words; `None` if it does.
+pub(super) fn missing(of: &Observation, target: &ServiceTarget) -> Option<String> {
+    let ServiceTarget { group: _, kind: _, name, port } = target;
+    match (of.services.get(name), port) {
+        (None, _) => Some(no_service(name)),
+        (Some(service), Some(port)) if !service.ports.contains(port) => Some(no_port(name, service, *port)),
+        (Some(_), _) => None,
+    }
+}
+
+/// What is wrong with a backend for requests to these ports; `None` if nothing is.
+pub(super) fn unusable(
+    of: &Observation,
+    name: &str,
+    port: Option<u16>,
+    requested: &[u16],
+) -> Option<(Reason, String)> {
+    let Some(service) = of.services.get(name) else {
+        return Some((Reason::BackendNotFound, no_service(name)));
+    };
+    if service.external {
+        let message = format!("Service {name} is of type ExternalName, which has no endpoints to send to");
+        return Some((Reason::UnsupportedBackend, message));
+    }
+    let found = match port {
+        Some(port) => service.ports.contains(&port),
+        // Without a port of its own it is asked for that of the request, so one of them must be there.
+        None => requested.is_empty() || requested.iter().any(|port| service.ports.contains(port)),
+    };
+    if found {
+        return None;
+    }
+    let message = match port.or(requested.first().copied()) {
+        Some(port) => no_port(name, service, port),
+        None => format!("Service {name} has no ports"),
+    };
+    Some((Reason::BackendNotFound, message))
+}
+
+fn no_service(name: &str) -> String {
+    format!("Service {name} does not exist in this namespace")
+}
+
+fn no_port(name: &str, service: &Service, port: u16) -> String {
+    let ports: Vec<_> = service.ports.iter().map(ToString::to_string).collect();
+    if ports.is_empty() {
+        return format!("Service {name} has no port {port}; it has none at all");
+    }
+    format!("Service {name} has no port {port}; it has {}", ports.join(", "))
+}

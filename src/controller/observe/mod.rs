@@ -1,0 +1,263 @@
+//! What the cluster holds, as far as the compiler needs it: stores only, no client, no decision.
+//!
+//! Objects go in one by one, from a watch or from files, and each answers what it makes stale:
+//!
+//! ```
+//! use ferrule::controller::observe::{Kind, Observed, Object, Need, Scope};
+//! use serde_json::json;
+//!
+//! let mut observed = Observed::default();
+//! let service = serde_json::from_value(json!({
+//!     "apiVersion": "v1", "kind": "Service",
+//!     "metadata": { "name": "cart", "namespace": "shop" },
+//!     "spec": { "ports": [{ "port": 80 }] },
+//! }))?;
+//! let stale = observed.apply(Object::read(Kind::Service, service)?);
+//! assert_eq!(stale, [(Scope::Namespace("shop".into()), Need::Compile)]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod object;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) use object::binding_fingerprint;
+pub use object::{Body, ConfigMap, Kind, Namespace, Object, ReadError, Resource, Service, fingerprint};
+
+use crate::api::{CircuitPolicySpec, MeshTLSSpec, RouteSpec};
+
+/// A piece of the cluster that is compiled and applied independently of the others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// One namespace: its ConfigMaps and the status of its objects.
+    Namespace(String),
+    /// The ClusterRoleBinding that lets sidecars read what they need.
+    ProxyBinding,
+}
+
+/// What a change asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// What is compiled is still right; compare it with what the cluster holds.
+    Compare,
+    /// Compile anew, then compare.
+    Compile,
+}
+
+/// What a change makes stale.
+pub type Stale = Vec<(Scope, Need)>;
+
+/// Everything of one namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observation {
+    /// The Namespace itself, once it was seen.
+    pub namespace: Option<Namespace>,
+    /// By name.
+    pub services: BTreeMap<String, Service>,
+    /// By name.
+    pub routes: BTreeMap<String, Resource<RouteSpec>>,
+    /// By name.
+    pub circuit_policies: BTreeMap<String, Resource<CircuitPolicySpec>>,
+    /// By name.
+    pub mesh_tls: BTreeMap<String, Resource<MeshTLSSpec>>,
+    /// The ConfigMaps that the operator wrote, by name.
+    pub config_maps: BTreeMap<String, ConfigMap>,
+}
+
+impl Observation {
+    /// Whether it holds any of Ferrule's resources.
+    #[must_use]
+    pub fn has_resources(&self) -> bool {
+        !(self.routes.is_empty() && self.circuit_policies.is_empty() && self.mesh_tls.is_empty())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.namespace.is_none()
+            && self.services.is_empty()
+            && self.config_maps.is_empty()
+            && !self.has_resources()
+    }
+}
+
+/// Everything that was observed.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    namespaces: BTreeMap<String, Observation>,
+    proxy_binding: Option<u64>,
+    never_injected: BTreeSet<String>,
+}
+
+impl Observed {
+    /// An empty one in which these namespaces do not count as injected, whatever their labels say.
+    #[must_use]
+    pub fn without_injection_in(namespaces: impl IntoIterator<Item = String>) -> Self {
+        Self { never_injected: namespaces.into_iter().collect(), ..Self::default() }
+    }
+
+    /// What is in a namespace, if anything is.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&Observation> {
+        self.namespaces.get(name)
+    }
+
+    /// Names of all namespaces that hold anything.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.keys().map(String::as_str)
+    }
+
+    /// Whether pods of a namespace get sidecars.
+    #[must_use]
+    pub fn is_injected(&self, name: &str) -> bool {
+        !self.never_injected.contains(name)
+            && self
+                .namespaces
+                .get(name)
+                .and_then(|of| of.namespace)
+                .is_some_and(|namespace| namespace.injected)
+    }
+
+    /// Namespaces whose pods get sidecars, in order.
+    pub fn injected(&self) -> impl Iterator<Item = &str> {
+        self.namespaces().filter(|name| self.is_injected(name))
+    }
+
+    /// Fingerprint of the ClusterRoleBinding for sidecars, if there is one.
+    #[must_use]
+    pub fn proxy_binding(&self) -> Option<u64> {
+        self.proxy_binding
+    }
+
+    /// How many objects of a kind there are.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        let all = self.namespaces.values();
+        match kind {
+            Kind::Namespace => all.filter(|of| of.namespace.is_some()).count(),
+            Kind::Service => all.map(|of| of.services.len()).sum(),
+            Kind::Route => all.map(|of| of.routes.len()).sum(),
+            Kind::CircuitPolicy => all.map(|of| of.circuit_policies.len()).sum(),
+            Kind::MeshTls => all.map(|of| of.mesh_tls.len()).sum(),
+            Kind::ConfigMap => all.map(|of| of.config_maps.len()).sum(),
+            Kind::ProxyBinding => usize::from(self.proxy_binding.is_some()),
+        }
+    }
+
+    /// Takes in a new or changed object.
+    pub fn apply(&mut self, object: Object) -> Stale {
+        let Object { namespace, name, body } = object;
+        if let Body::ProxyBinding(fingerprint) = body {
+            let changed = self.proxy_binding.replace(fingerprint) != Some(fingerprint);
+            return if changed { vec![(Scope::ProxyBinding, Need::Compare)] } else { Stale::new() };
+        }
+        let of = self.namespaces.entry(namespace.clone()).or_default();
+        let need = match body {
+            Body::Namespace(new) => {
+                let old = of.namespace.replace(new);
+                if old == Some(new) {
+                    return Stale::new();
+                }
+                return vec![
+                    (Scope::Namespace(namespace), Need::Compile),
+                    (Scope::ProxyBinding, Need::Compare),
+                ];
+            }
+            Body::Service(new) => store(&mut of.services, name, new),
+            Body::ConfigMap(new) => store(&mut of.config_maps, name, new).map(|_| Need::Compare),
+            Body::Route(new) => store_resource(&mut of.routes, name, new),
+            Body::CircuitPolicy(new) => store_resource(&mut of.circuit_policies, name, new),
+            Body::MeshTls(new) => store_resource(&mut of.mesh_tls, name, new),
+            Body::ProxyBinding(_) => None,
+        };
+        need.map(|need| (Scope::Namespace(namespace), need)).into_iter().collect()
+    }
+
+    /// Takes out an object.
+    pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) -> Stale {
+        if kind == Kind::ProxyBinding {
+            let was = self.proxy_binding.take();
+            return was.map(|_| (Scope::ProxyBinding, Need::Compare)).into_iter().collect();
+        }
+        let Some(of) = self.namespaces.get_mut(namespace) else { return Stale::new() };
+        let (was, need) = match kind {
+            Kind::Namespace => (of.namespace.take().is_some(), Need::Compile),
+            Kind::Service => (of.services.remove(name).is_some(), Need::Compile),
+            Kind::Route => (of.routes.remove(name).is_some(), Need::Compile),
+            Kind::CircuitPolicy => (of.circuit_policies.remove(name).is_some(), Need::Compile),
+            Kind::MeshTls => (of.mesh_tls.remove(name).is_some(), Need::Compile),
+            Kind::ConfigMap => (of.config_maps.remove(name).is_some(), Need::Compare),
+            Kind::ProxyBinding => (false, Need::Compare),
+        };
+        if of.is_empty() {
+            self.namespaces.remove(namespace);
+        }
+        if !was {
+            return Stale::new();
+        }
+        let mut stale = vec![(Scope::Namespace(namespace.to_owned()), need)];
+        if kind == Kind::Namespace {
+            stale.push((Scope::ProxyBinding, Need::Compare));
+        }
+        stale
+    }
+
+    /// Takes in the whole of a kind: what is not among the objects is gone.
+    pub fn replace(&mut self, kind: Kind, objects: Vec<Object>) -> Stale {
+        let present: BTreeSet<(String, String)> =
+            objects.iter().map(|object| (object.namespace.clone(), object.name.clone())).collect();
+        let gone: Vec<_> = self.names(kind).into_iter().filter(|name| !present.contains(name)).collect();
+        let mut stale = Stale::new();
+        for (namespace, name) in gone {
+            stale.extend(self.delete(kind, &namespace, &name));
+        }
+        for object in objects {
+            stale.extend(self.apply(object));
+        }
+        stale
+    }
+
+    /// Namespace and name of every object of a kind.
+    fn names(&self, kind: Kind) -> Vec<(String, String)> {
+        fn keys<T>(namespace: &str, map: &BTreeMap<String, T>) -> Vec<(String, String)> {
+            map.keys().map(|name| (namespace.to_owned(), name.clone())).collect()
+        }
+        if kind == Kind::ProxyBinding {
+            return self.proxy_binding.map(|_| (String::new(), String::new())).into_iter().collect();
+        }
+        let of_namespace = |(namespace, of): (&String, &Observation)| match kind {
+            Kind::Namespace => {
+                of.namespace.map(|_| (namespace.clone(), namespace.clone())).into_iter().collect()
+            }
+            Kind::Service => keys(namespace, &of.services),
+            Kind::Route => keys(namespace, &of.routes),
+            Kind::CircuitPolicy => keys(namespace, &of.circuit_policies),
+            Kind::MeshTls => keys(namespace, &of.mesh_tls),
+            Kind::ConfigMap => keys(namespace, &of.config_maps),
+            Kind::ProxyBinding => Vec::new(),
+        };
+        self.namespaces.iter().flat_map(of_namespace).collect()
+    }
+}
+
+fn store<T: PartialEq>(map: &mut BTreeMap<String, T>, name: String, new: T) -> Option<Need> {
+    let changed = map.get(&name) != Some(&new);
+    map.insert(name, new);
+    changed.then_some(Need::Compile)
+}
+
+/// A status alone does not change what is compiled; it may be the echo of our own, or someone else's edit.
+fn store_resource<S: PartialEq>(
+    map: &mut BTreeMap<String, Resource<S>>,
+    name: String,
+    new: Resource<S>,
+) -> Option<Need> {
+    let need = match map.get(&name) {
+        Some(old) if !old.compiles_like(&new) => Some(Need::Compile),
+        Some(old) => (old.conditions != new.conditions).then_some(Need::Compare),
+        None => Some(Need::Compile),
+    };
+    map.insert(name, new);
+    need
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! What to write so that the cluster holds what was compiled: pure.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use ferrule_config::{names, shard};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+
+use super::{
+    compile::{Compiled, ConditionType, Verdict},
+    observe::{Kind, Observation, Observed, fingerprint},
+    status,
+    writes::{Key, Writes},
+};
+
+/// What a namespace's proxies read, as the data of ConfigMaps, and what its objects are told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// With the fingerprint of each.
+    shards: Vec<(shard::Data, u64)>,
+    verdicts: Vec<Verdict>,
+}
+
+impl Desired {
+    /// Cuts what was compiled into shards.
+    ///
+    /// # Errors
+    /// [`shard::ShardError::TooLarge`]: then what is in the cluster is better left as it is.
+    pub fn new(compiled: Compiled) -> Result<Self, shard::ShardError> {
+        let Compiled { mesh, verdicts } = compiled;
+        let shards = mesh.as_ref().map(shard::split).transpose()?.unwrap_or_default();
+        let shards = shards
+            .into_iter()
+            .map(|data| {
+                let print = fingerprint(&data);
+                (data, print)
+            })
+            .collect();
+        Ok(Self { shards, verdicts })
+    }
+}
+
+/// What to write to one namespace, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// ConfigMaps that can't be changed and are in the way.
+    pub replace: Vec<String>,
+    /// ConfigMaps to apply.
+    pub apply: Vec<ConfigWrite>,
+    /// ConfigMaps to delete.
+    pub delete: Vec<String>,
+    /// Conditions to apply.
+    pub status: Vec<StatusWrite>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { replace, apply, delete, status } = self;
+        replace.is_empty() && apply.is_empty() && delete.is_empty() && status.is_empty()
+    }
+}
+
+/// A ConfigMap to apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigWrite {
+    /// Its name.
+    pub name: String,
+    /// Its data.
+    pub data: shard::Data,
+    /// Of the data.
+    pub fingerprint: u64,
+}
+
+/// Conditions to apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusWrite {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Its uid, so that the status does not hit a later object of the same name.
+    pub uid: Option<String>,
+    /// All conditions of the operator.
+    pub conditions: Vec<Condition>,
+    /// Of the conditions without their times.
+    pub fingerprint: u64,
+    /// It was not refused before and is now: reason and message.
+    pub refused: Option<(String, String)>,
+}
+
+/// Compares what a namespace should hold with what it holds.
+#[must_use]
+pub fn plan(
+    observed: &Observed,
+    namespace: &str,
+    desired: &Desired,
+    writes: &Writes,
+    now: Timestamp,
+) -> Plan {
+    let Some(of) = observed.namespace(namespace) else { return Plan::default() };
+    // In a namespace that goes away, or whose own object has not been seen yet, nothing can be created.
+    if of.namespace.is_none_or(|namespace| namespace.terminating) {
+        return Plan::default();
+    }
+    let mut plan = Plan::default();
+    plan_configuration(&mut plan, of, namespace, desired, writes);
+    plan.status = desired
+        .verdicts
+        .iter()
+        .filter_map(|verdict| status_write(of, namespace, verdict, writes, now))
+        .collect();
+    plan
+}
+
+fn plan_configuration(
+    plan: &mut Plan,
+    of: &Observation,
+    namespace: &str,
+    desired: &Desired,
+    writes: &Writes,
+) {
+    for (index, (data, fingerprint)) in desired.shards.iter().enumerate() {
+        let name = shard::name(index);
+        let held = of.config_maps.get(&name);
+        let key = Key { kind: Kind::ConfigMap, namespace: namespace.to_owned(), name: name.clone() };
+        if held.is_some_and(|held| held.fingerprint == *fingerprint) || writes.covers(&key, *fingerprint) {
+            continue;
+        }
+        if held.is_some_and(|held| held.immutable) {
+            plan.replace.push(name.clone());
+        }
+        plan.apply.push(ConfigWrite { name, data: data.clone(), fingerprint: *fingerprint });
+    }
+    // Readers start with the first shard: it comes last, when those that it names are there.
+    plan.apply.reverse();
+    let surplus = |name: &&String| shard::index(name).is_some_and(|index| index >= desired.shards.len());
+    plan.delete = of.config_maps.keys().filter(surplus).cloned().collect();
+}
+
+fn status_write(
+    of: &Observation,
+    namespace: &str,
+    verdict: &Verdict,
+    writes: &Writes,
+    now: Timestamp,
+) -> Option<StatusWrite> {
+    let existing: &[Condition] = match verdict.kind {
+        Kind::Route => &of.routes.get(&verdict.name)?.conditions,
+        Kind::CircuitPolicy => &of.circuit_policies.get(&verdict.name)?.conditions,
+        Kind::MeshTls => &of.mesh_tls.get(&verdict.name)?.conditions,
+        Kind::Namespace | Kind::Service | Kind::ConfigMap | Kind::ProxyBinding => return None,
+    };
+    let conditions = status::merge(existing, verdict, now)?;
+    let fingerprint = verdict_fingerprint(verdict);
+    let key = Key { kind: verdict.kind, namespace: namespace.to_owned(), name: verdict.name.clone() };
+    if writes.covers(&key, fingerprint) {
+        return None;
+    }
+    let accepted = ConditionType::Accepted;
+    let was_refused =
+        existing.iter().any(|condition| condition.type_ == accepted.as_str() && condition.status == "False");
+    let refused = verdict
+        .finding(accepted)
+        .filter(|finding| !finding.holds && !was_refused)
+        .map(|finding| (finding.reason.as_str().to_owned(), finding.message.clone()));
+    let Verdict { kind, name, uid, .. } = verdict.clone();
+    Some(StatusWrite { kind, name, uid, conditions, fingerprint, refused })
+}
+
+fn verdict_fingerprint(verdict: &Verdict) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&verdict.uid, verdict.generation, &verdict.findings).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The ClusterRoleBinding for sidecars as it should be, if it is not.
+#[must_use]
+pub fn plan_binding(observed: &Observed, writes: &Writes) -> Option<(serde_json::Value, u64)> {
+    let subjects: Vec<_> = observed
+        .injected()
+        .map(|namespace| {
+            serde_json::json!({
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Group",
+                "name": format!("system:serviceaccounts:{namespace}"),
+            })
+        })
+        .collect();
+    let binding = serde_json::json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": names::PROXY_ROLE, "labels": { MANAGED_BY: MANAGER } },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": names::PROXY_ROLE },
+        "subjects": subjects,
+    });
+    let fingerprint = super::observe::binding_fingerprint(&binding);
+    let written = writes.covers(&binding_key(), fingerprint);
+    (observed.proxy_binding() != Some(fingerprint) && !written).then_some((binding, fingerprint))
+}
+
+/// The key of the binding.
+#[must_use]
+pub fn binding_key() -> Key {
+    Key { kind: Kind::ProxyBinding, namespace: String::new(), name: String::new() }
+}
+
+/// Label of what the operator keeps.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Its value.
+pub const MANAGER: &str = "ferrule";
+
+#[cfg(test)]
+mod tests;
