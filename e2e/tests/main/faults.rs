@@ -190,11 +190,12 @@ pub fn without_the_api_server_traffic_goes_on(scene: &Scene) -> Result<()> {
     let habits: [(&str, &[&str]); 2] = [("keep-alive", &[]), ("no-keep-alive", &["--no-keep-alive"])];
     for (name, options) in habits {
         let fixed = ["/testclient", "load", URL, "--rate", "100", "--seconds", "40"];
+        let command = [&fixed, options].concat();
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
             "spec": {"restartPolicy": "Never", "containers": [{
                 "name": "client", "image": "${IMAGE}", "imagePullPolicy": "IfNotPresent",
-                "command": [&fixed, options].concat(),
+                "command": command,
             }]},
         });
         shop.apply(&pod.to_string())?;

@@ -1,1 +1,141 @@
+use ferrule_config::{FORMAT, Mesh, shard};
+use serde_json::{Value, json};
 
+use super::*;
+use crate::controller::observe::object::WRITTEN_KEYS;
+
+fn object(kind: Kind, value: Value) -> Object {
+    Object::read(kind, serde_json::from_value(value).expect("an object")).expect("readable")
+}
+
+fn namespace(injected: bool) -> Object {
+    let label = if injected { "enabled" } else { "disabled" };
+    object(Kind::Namespace, json!({ "metadata": { "name": "shop", "labels": { "ferrule.dev/inject": label } } }))
+}
+
+fn service(port: u16) -> Object {
+    let metadata = json!({ "name": "cart", "namespace": "shop", "resourceVersion": port.to_string() });
+    object(Kind::Service, json!({ "metadata": metadata, "spec": { "ports": [{ "port": port }] } }))
+}
+
+fn route(generation: i64, status: Option<&str>) -> Object {
+    let conditions = status.map(|status| {
+        json!([{
+            "type": "Accepted", "status": status, "reason": "Accepted", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"
+        }])
+    });
+    object(
+        Kind::Route,
+        json!({
+            "metadata": { "name": "cart", "namespace": "shop", "generation": generation },
+            "spec": { "targetRefs": [{ "name": "cart" }], "rules": [{}] },
+            "status": { "conditions": conditions.unwrap_or_default() },
+        }),
+    )
+}
+
+fn shop(need: Need) -> (Scope, Need) {
+    (Scope::Namespace("shop".into()), need)
+}
+
+#[test]
+fn only_a_change_that_matters_makes_a_namespace_stale() {
+    let mut observed = Observed::default();
+    assert_eq!(observed.apply(service(80)), [shop(Need::Compile)]);
+    assert_eq!(observed.apply(service(80)), []);
+    assert_eq!(observed.apply(service(81)), [shop(Need::Compile)]);
+    assert_eq!(observed.delete(Kind::Service, "shop", "cart"), [shop(Need::Compile)]);
+    assert_eq!(observed.delete(Kind::Service, "shop", "cart"), []);
+}
+
+#[test]
+fn a_status_is_compared_but_not_compiled() {
+    let mut observed = Observed::default();
+    assert_eq!(observed.apply(route(1, None)), [shop(Need::Compile)]);
+    assert_eq!(observed.apply(route(1, Some("True"))), [shop(Need::Compare)]);
+    assert_eq!(observed.apply(route(1, Some("True"))), []);
+    assert_eq!(observed.apply(route(2, Some("True"))), [shop(Need::Compile)]);
+}
+
+#[test]
+fn a_namespace_changes_the_rights_of_sidecars_too() {
+    let mut observed = Observed::default();
+    let both = [shop(Need::Compile), (Scope::ProxyBinding, Need::Compare)];
+    assert_eq!(observed.apply(namespace(true)), both);
+    assert_eq!(observed.apply(namespace(true)), []);
+    assert_eq!(observed.injected().collect::<Vec<_>>(), ["shop"]);
+    assert_eq!(observed.apply(namespace(false)), both);
+    assert_eq!(observed.injected().count(), 0);
+    assert_eq!(observed.delete(Kind::Namespace, "shop", "shop"), both);
+}
+
+#[test]
+fn some_namespaces_are_never_injected() {
+    let mut observed = Observed::without_injection_in(["shop".to_owned()]);
+    observed.apply(namespace(true));
+    assert!(!observed.is_injected("shop"));
+}
+
+#[test]
+fn a_relist_takes_out_what_is_gone_and_leaves_other_kinds() {
+    let mut observed = Observed::default();
+    observed.apply(service(80));
+    observed.apply(route(1, None));
+    assert_eq!(observed.replace(Kind::Route, vec![route(1, None)]), []);
+    assert_eq!(observed.replace(Kind::Route, Vec::new()), [shop(Need::Compile)]);
+    assert_eq!((observed.count(Kind::Route), observed.count(Kind::Service)), (0, 1));
+    assert_eq!(observed.replace(Kind::Service, Vec::new()), [shop(Need::Compile)]);
+    assert_eq!(observed.namespaces().count(), 0, "nothing is kept of a namespace without objects");
+}
+
+#[test]
+fn a_specification_that_cannot_be_read_is_kept_with_the_field_that_is_wrong() {
+    let metadata = json!({ "name": "cart", "namespace": "shop", "generation": 4 });
+    let spec = json!({ "targetRefs": [{ "name": "cart" }], "rules": [{ "matches": [{ "path": { "exact": 7 } }] }] });
+    let Body::Route(route) = object(Kind::Route, json!({ "metadata": metadata, "spec": spec })).body else {
+        panic!("a Route")
+    };
+    assert_eq!(route.generation, 4);
+    let error = route.spec.expect_err("not readable");
+    assert!(error.starts_with("spec.rules[0].matches[0].path.exact: invalid type"), "{error}");
+
+    let Body::Route(route) = object(Kind::Route, json!({ "metadata": { "name": "cart" } })).body else {
+        panic!("a Route")
+    };
+    assert_eq!(route.spec, Err("spec: is missing".to_owned()));
+}
+
+#[test]
+fn a_field_of_another_version_is_named() {
+    let spec = json!({ "targetRefs": [{ "name": "cart" }], "rules": [{ "retry": {} }] });
+    let Body::Route(route) = object(Kind::Route, json!({ "metadata": { "name": "cart" }, "spec": spec })).body else {
+        panic!("a Route")
+    };
+    let error = route.spec.expect_err("not readable");
+    assert!(error.starts_with("spec.rules[0].retry: unknown field `retry`"), "{error}");
+}
+
+#[test]
+fn kinds_are_told_by_version_and_name() {
+    assert_eq!(Kind::of("ferrule.dev/v1alpha1", "Route"), Some(Kind::Route));
+    assert_eq!(Kind::of("ferrule.dev/v1alpha1", "MeshTLS"), Some(Kind::MeshTls));
+    assert_eq!(Kind::of("v1", "Service"), Some(Kind::Service));
+    assert_eq!(Kind::of("route.openshift.io/v1", "Route"), None);
+}
+
+#[test]
+fn a_fingerprint_is_of_exactly_what_the_operator_writes() {
+    let mesh = Mesh { format: FORMAT, namespace: "shop".into(), ..Mesh::default() };
+    let mut data = shard::split(&mesh).expect("fits").remove(0);
+    let mut keys: Vec<_> = data.keys().map(String::as_str).collect();
+    let mut written = WRITTEN_KEYS;
+    (keys.sort_unstable(), written.sort_unstable());
+    assert_eq!(keys, written);
+
+    let before = fingerprint(&data);
+    data.insert("note".into(), "of somebody else".into());
+    assert_eq!(fingerprint(&data), before);
+    data.insert("mesh.json".into(), "{}".into());
+    assert_ne!(fingerprint(&data), before);
+}

@@ -1,0 +1,75 @@
+# Ferrule's tasks. `make` alone lists them.
+
+CARGO ?= cargo
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | sed 's/-apple-.*//')
+STATIC := target/$(TARGET)/release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+TAG ?= $(VERSION)
+IMAGES := target/images
+E2E_ABLE := $(shell [ "$$(uname -s)" = Linux ] && [ "$$(id -u)" = 0 ] && echo yes)
+DENY_ROOT := $(or $(FERRULE_CACHE),$(HOME)/.cache/ferrule)/cargo
+
+.PHONY: help deps build demo test check unit crds images cluster cluster-down cluster-check e2e deny clean
+
+help: ## List the tasks.
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+deps: ## See that the Rust toolchain is there, and what the cluster needs where it can run.
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup" >&2; exit 1; }
+	@if [ "$(E2E_ABLE)" = yes ]; then e2e/cluster/deps.sh; fi
+
+build: ## Build the binaries for this machine.
+	$(CARGO) build --release --locked -p ferrule -p ferrule-proxy
+
+demo: deps ## Run the mesh on this machine: a 90/10 split, edited to 50/50 under load.
+	$(CARGO) build --release --locked -p ferrule -p ferrule-proxy -p ferrule-demo
+	demo/run.sh
+
+test: deps check unit ## Everything: format, lints, tests; as root on Linux also the real cluster.
+ifeq ($(E2E_ABLE),yes)
+	$(MAKE) e2e
+else
+	@echo "The cluster tests did not run: they need Linux and root."
+endif
+
+check: ## Format and lints.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+unit: ## All tests that need no cluster.
+	$(CARGO) test --workspace --locked
+
+crds: ## Write crds/ from the Rust types.
+	$(CARGO) run --locked -q -p ferrule -- crds --out crds
+
+images: ## Images of operator and proxy as tars, without a container engine.
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
+	$(CARGO) build --release --locked --target $(TARGET) -p ferrule -p ferrule-proxy -p ferrule-e2e
+	images/pack.sh --name ferrule/ferrule:$(TAG) --out $(IMAGES)/ferrule.tar \
+	  --bin $(STATIC)/ferrule --entrypoint /ferrule --user 65532:65532 \
+	  --label org.opencontainers.image.title=ferrule --label org.opencontainers.image.version=$(VERSION) \
+	  --label org.opencontainers.image.licenses=Apache-2.0
+	images/pack.sh --name ferrule/ferrule-proxy:$(TAG) --out $(IMAGES)/ferrule-proxy.tar \
+	  --bin $(STATIC)/ferrule-proxy --entrypoint /ferrule-proxy --user 15100:15100 \
+	  --label org.opencontainers.image.title=ferrule-proxy --label org.opencontainers.image.version=$(VERSION) \
+	  --label org.opencontainers.image.licenses=Apache-2.0
+
+cluster: ## A real Kubernetes node on this machine (NODES=2 for two).
+	e2e/cluster/up.sh
+
+cluster-down: ## End it and leave nothing behind.
+	e2e/cluster/down.sh
+
+cluster-check: ## See that the node does what Kubernetes promises.
+	e2e/cluster/check.sh
+
+e2e: images ## The cluster tests (ONLY=group for one group; KUBECONFIG=file for a cluster of yours).
+	e2e/run.sh
+
+deny: ## Licences, sources and duplicates of the dependencies.
+	@[ -x $(DENY_ROOT)/bin/cargo-deny ] || $(CARGO) install --locked --quiet --root $(DENY_ROOT) cargo-deny
+	$(DENY_ROOT)/bin/cargo-deny --all-features check bans licenses sources
+
+clean: ## Remove what was built here.
+	$(CARGO) clean
