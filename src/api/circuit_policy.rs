@@ -24,10 +24,10 @@ use super::{
     derive = "PartialEq",
     doc = "A CircuitPolicy protects a Service, or the requests of a Route, from overload and from its own failures. This version of Ferrule stores it and does not enforce it yet; see the condition Enforced.",
     printcolumn(
-        name = "Targets",
+        name = "Target",
         type_ = "string",
         json_path = ".spec.targetRefs[*].name",
-        description = "What it applies to"
+        description = "The first of what it applies to"
     ),
     printcolumn(
         name = "Accepted",

@@ -10,6 +10,7 @@
 //! [`crd::all`] turns them into CustomResourceDefinitions. Everything is checked again when it is compiled,
 //! because an object may have been stored under an older schema, or come from a file.
 
+#![allow(clippy::duplicated_attributes, reason = "each printer column has a `type_` of its own")]
 #![allow(unreachable_pub, reason = "KubeSchema repeats each `pub` struct inside of a function")]
 
 pub mod circuit_policy;

@@ -24,10 +24,10 @@ use super::{
     derive = "PartialEq",
     doc = "A Route decides what happens to the HTTP requests that pods of the mesh send to a Service: which Service answers them, with which changes to the header, and within which time.",
     printcolumn(
-        name = "Targets",
+        name = "Target",
         type_ = "string",
         json_path = ".spec.targetRefs[*].name",
-        description = "Services that it applies to"
+        description = "The first of what it applies to"
     ),
     printcolumn(
         name = "Accepted",

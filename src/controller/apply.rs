@@ -171,7 +171,7 @@ impl Applier {
             Err(error) => return Err(error),
         };
         if let Some((reason, message)) = refused {
-            warn!(namespace, kind = kind.word(), name, reason, message, "not accepted");
+            warn!(namespace, kind = kind.word(), name, reason, detail = message, "not accepted");
             let object = ObjectReference {
                 api_version: Some(resource.api_version),
                 kind: Some(resource.kind),

@@ -129,7 +129,7 @@ impl Reconciler {
         let stale = match message {
             Message::Applied(key, version, object) => {
                 self.writes.seen(&key, version.as_deref());
-                self.observed.apply(object)
+                self.observed.apply(*object)
             }
             Message::Deleted(key, version) => {
                 self.writes.seen(&key, version.as_deref());
@@ -199,11 +199,11 @@ impl Reconciler {
             self.compile(&name);
         }
         let Some(desired) = self.desired.get(&name) else {
-            return self.nothing_to_do(Scope::Namespace(name));
+            return self.nothing_to_do(&Scope::Namespace(name));
         };
         let plan = plan(&self.observed, &name, desired, &self.writes, Timestamp::now());
         if plan.is_empty() {
-            return self.nothing_to_do(Scope::Namespace(name));
+            return self.nothing_to_do(&Scope::Namespace(name));
         }
         let applier = self.applier.clone();
         self.tasks.spawn(async move {
@@ -234,7 +234,7 @@ impl Reconciler {
 
     fn work_on_binding(&mut self, since: Instant) {
         let Some((binding, fingerprint)) = plan_binding(&self.observed, &self.writes) else {
-            return self.nothing_to_do(Scope::ProxyBinding);
+            return self.nothing_to_do(&Scope::ProxyBinding);
         };
         let applier = self.applier.clone();
         self.tasks.spawn(async move {
@@ -244,8 +244,8 @@ impl Reconciler {
         });
     }
 
-    fn nothing_to_do(&mut self, scope: Scope) {
-        self.schedule.finished(&scope, true, Instant::now(), 0.0);
+    fn nothing_to_do(&mut self, scope: &Scope) {
+        self.schedule.finished(scope, true, Instant::now(), 0.0);
     }
 
     fn finish(&mut self, finished: Result<Finished, tokio::task::JoinError>) {

@@ -33,7 +33,7 @@ pub fn merge(existing: &[Condition], verdict: &Verdict, now: Timestamp) -> Optio
                 reason: finding.reason.as_str().to_owned(),
                 message: finding.message.chars().take(MESSAGE_CHARACTERS).collect(),
                 observed_generation: Some(verdict.generation),
-                last_transition_time: since.unwrap_or_else(|| Time(now)),
+                last_transition_time: since.unwrap_or(Time(now)),
             }
         })
         .collect();

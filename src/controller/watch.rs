@@ -25,7 +25,7 @@ use super::{
 #[derive(Debug)]
 pub enum Message {
     /// There is such an object now, at this version.
-    Applied(Key, Option<String>, Object),
+    Applied(Key, Option<String>, Box<Object>),
     /// There is none any more; the version is that of its end.
     Deleted(Key, Option<String>),
     /// These are all of the kind.
@@ -51,7 +51,7 @@ pub async fn run(client: Client, kind: Kind, messages: mpsc::Sender<Message>, me
             Ok(watcher::Event::InitDone) => Some(Message::Replaced(kind, std::mem::take(&mut listed))),
             Ok(watcher::Event::Apply(object)) => {
                 let (key, version) = (key(kind, &object), object.resource_version());
-                read(kind, object).map(|object| Message::Applied(key, version, object))
+                read(kind, object).map(|object| Message::Applied(key, version, Box::new(object)))
             }
             Ok(watcher::Event::Delete(object)) => {
                 Some(Message::Deleted(key(kind, &object), object.resource_version()))
@@ -105,11 +105,11 @@ fn tell(kind: Kind, error: &watcher::Error) {
     match status {
         Some(404) => warn!(kind, "the API server does not know this kind; are Ferrule's CRDs installed?"),
         Some(401 | 403) => {
-            warn!(kind, %error, "not allowed to watch; is the operator's ClusterRole installed?")
+            warn!(kind, %error, "not allowed to watch; is the operator's ClusterRole installed?");
         }
         // Every watch ends now and then.
         _ if matches!(error, watcher::Error::WatchError(status) if status.code == 410) => {
-            debug!(kind, %error, "lists anew")
+            debug!(kind, %error, "lists anew");
         }
         _ => warn!(kind, %error, "watch broke; it begins anew"),
     }

@@ -71,17 +71,16 @@ pub async fn run(
     let readiness = settings.readiness.clone();
     let keeper = certificate::Keeper::new(client.clone(), settings.clone(), certificates.clone());
     let stop = shutdown.clone();
-    tokio::select! {
-        served = serve(listener, &certificates, settings, namespaces.clone(), shutdown) => served,
-        () = async {
-            tokio::select! {
-                () = server::stopped(stop) => readiness.set(false),
-                ((), ()) = async { tokio::join!(keeper.run(), namespaces.follow(client)) } => {}
-            }
-            // The server alone decides when it is over.
-            std::future::pending().await
-        } => Ok(()),
-    }
+    let upkeep = async {
+        tokio::select! {
+            // Before the server stops, so that nobody new is sent here.
+            () = server::stopped(stop) => readiness.set(false),
+            _ = async { tokio::join!(keeper.run(), namespaces.clone().follow(client)) } => {}
+        }
+        Ok(())
+    };
+    let served = serve(listener, &certificates, settings, namespaces.clone(), shutdown);
+    tokio::try_join!(served, upkeep).map(drop)
 }
 
 /// Serves the webhook on a listener with certificates that the caller keeps, until `shutdown` turns true.

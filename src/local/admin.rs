@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// Waits until the proxy says that it is ready; `false` if it does not within `patience`.
-pub async fn ready(admin: SocketAddr, patience: Duration) -> bool {
+pub(super) async fn ready(admin: SocketAddr, patience: Duration) -> bool {
     let asked = async {
         while !get(admin, "/ready").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
             sleep(Duration::from_millis(5)).await;

@@ -22,7 +22,8 @@ fn service(name: &str, ports: &[u16]) -> (Kind, Value) {
 /// Created in this year.
 fn route_of(year: i32, name: &str, spec: Value) -> (Kind, Value) {
     let created = format!("{year}-01-01T00:00:00Z");
-    let metadata = json!({ "name": name, "namespace": "shop", "generation": 2, "creationTimestamp": created });
+    let metadata =
+        json!({ "name": name, "namespace": "shop", "generation": 2, "creationTimestamp": created });
     (Kind::Route, json!({ "metadata": metadata, "spec": spec }))
 }
 
@@ -149,13 +150,17 @@ fn a_target_port_bounds_the_entries_and_all_ports_swallow_one() {
         cart(&compiled).routes.iter().map(|entry| entry.port).collect::<Vec<_>>()
     };
     assert_eq!(of(json!([{ "name": "cart", "port": 80 }])), [Some(80)]);
-    assert_eq!(of(json!([{ "name": "cart", "port": 81 }, { "name": "cart", "port": 80 }])), [Some(80), Some(81)]);
+    assert_eq!(
+        of(json!([{ "name": "cart", "port": 81 }, { "name": "cart", "port": 80 }])),
+        [Some(80), Some(81)]
+    );
     assert_eq!(of(json!([{ "name": "cart", "port": 80 }, { "name": "cart" }])), [None]);
 }
 
 #[test]
 fn a_missing_backend_keeps_its_share_and_is_named() {
-    let backends = json!([{ "backendRefs": [{ "name": "cart", "port": 80 }, { "name": "gone", "port": 80 }] }]);
+    let backends =
+        json!([{ "backendRefs": [{ "name": "cart", "port": 80 }, { "name": "gone", "port": 80 }] }]);
     let compiled = compiled(&[service("cart", &[80]), route("r", backends)]);
     let (holds, reason, message) = finding(&compiled, "r", ConditionType::ResolvedRefs);
     assert_eq!((holds, reason), (false, Reason::BackendNotFound));
@@ -186,7 +191,8 @@ fn a_backend_port_that_the_service_has_not_is_named() {
 #[test]
 fn a_backend_outside_of_the_cluster_is_not_supported() {
     let spec = json!({ "type": "ExternalName", "externalName": "example.com" });
-    let external = (Kind::Service, json!({ "metadata": { "name": "away", "namespace": "shop" }, "spec": spec }));
+    let external =
+        (Kind::Service, json!({ "metadata": { "name": "away", "namespace": "shop" }, "spec": spec }));
     let route = route("r", json!([{ "backendRefs": [{ "name": "away" }] }]));
     let compiled = compiled(&[service("cart", &[80]), external, route]);
     assert_eq!(finding(&compiled, "r", ConditionType::ResolvedRefs).1, Reason::UnsupportedBackend);
@@ -199,21 +205,42 @@ fn a_route_that_is_wrong_in_itself_is_told_the_field_and_others_go_on() {
         (json!([]), "spec.rules: "),
         (json!([{ "name": "a" }, { "name": "a" }]), "spec.rules[1].name: a is the name of another rule"),
         (json!([{ "backendRefs": [] }]), "spec.rules[0].backendRefs: "),
-        (json!([{ "backendRefs": [{ "name": "cart", "weight": 1_000_001 }] }]), "spec.rules[0].backendRefs[0].weight: "),
+        (
+            json!([{ "backendRefs": [{ "name": "cart", "weight": 1_000_001 }] }]),
+            "spec.rules[0].backendRefs[0].weight: ",
+        ),
         (json!([{ "matches": [{ "path": {} }] }]), "spec.rules[0].matches[0].path: give exactly one"),
-        (json!([{ "matches": [{ "path": { "exact": "/a", "prefix": "/a" } }] }]), "spec.rules[0].matches[0].path: "),
+        (
+            json!([{ "matches": [{ "path": { "exact": "/a", "prefix": "/a" } }] }]),
+            "spec.rules[0].matches[0].path: ",
+        ),
         (json!([{ "matches": [{ "path": { "prefix": "v2" } }] }]), "spec.rules[0].matches[0].path.prefix: "),
-        (json!([{ "matches": [{ "path": { "exact": "/a/../b" } }] }]), "spec.rules[0].matches[0].path.exact: "),
-        (json!([{ "matches": [{ "path": { "exact": "/a?b=c" } }] }]), "spec.rules[0].matches[0].path.exact: "),
+        (
+            json!([{ "matches": [{ "path": { "exact": "/a/../b" } }] }]),
+            "spec.rules[0].matches[0].path.exact: ",
+        ),
+        (
+            json!([{ "matches": [{ "path": { "exact": "/a?b=c" } }] }]),
+            "spec.rules[0].matches[0].path.exact: ",
+        ),
         (json!([{}, { "matches": [{ "method": "get" }] }]), "spec.rules[1].matches[0].method: "),
         (json!([{ "matches": [{ "headers": [{ "name": "x" }] }] }]), "spec.rules[0].matches[0].headers[0]: "),
         (
             json!([{ "matches": [{ "headers": [{ "name": "X", "exact": "1" }, { "name": "x", "exact": "2" }] }] }]),
             "spec.rules[0].matches[0].headers[1].name: x is there twice",
         ),
-        (json!([{ "requestHeaders": { "set": [header("Host")] } }]), "spec.rules[0].requestHeaders.set[0].name: "),
-        (json!([{ "responseHeaders": { "remove": ["Content-Length"] } }]), "spec.rules[0].responseHeaders.remove[0].name: "),
-        (json!([{ "requestHeaders": { "add": [header("a b")] } }]), "spec.rules[0].requestHeaders.add[0].name: "),
+        (
+            json!([{ "requestHeaders": { "set": [header("Host")] } }]),
+            "spec.rules[0].requestHeaders.set[0].name: ",
+        ),
+        (
+            json!([{ "responseHeaders": { "remove": ["Content-Length"] } }]),
+            "spec.rules[0].responseHeaders.remove[0].name: ",
+        ),
+        (
+            json!([{ "requestHeaders": { "add": [header("a b")] } }]),
+            "spec.rules[0].requestHeaders.add[0].name: ",
+        ),
         (
             json!([{ "requestHeaders": { "add": [{ "name": "a", "value": "b\r\nc: d" }] } }]),
             "spec.rules[0].requestHeaders.add[0].value: ",
@@ -225,7 +252,8 @@ fn a_route_that_is_wrong_in_itself_is_told_the_field_and_others_go_on() {
         (json!([{ "timeouts": { "request": "soon" } }]), "spec.rules[0].timeouts.request: "),
     ];
     for (rules, expected) in cases {
-        let compiled = compiled(&[service("cart", &[80]), route("wrong", rules), route("right", json!([{}]))]);
+        let compiled =
+            compiled(&[service("cart", &[80]), route("wrong", rules), route("right", json!([{}]))]);
         let (holds, reason, message) = finding(&compiled, "wrong", ConditionType::Accepted);
         assert_eq!((holds, reason), (false, Reason::Invalid), "{expected}");
         assert!(message.starts_with(expected), "{message:?} should start with {expected:?}");
@@ -258,12 +286,32 @@ fn precedence_is_that_of_gateway_api() {
     let cases = [
         (exact("/a"), prefix("/a/very/long/prefix"), "an exact path goes before any prefix"),
         (prefix("/a/b"), prefix("/a"), "the longer prefix goes first"),
-        (prefix("/a"), json!({ "method": "GET", "headers": [header("x"), header("y")] }), "path before method and headers"),
+        (
+            prefix("/a"),
+            json!({ "method": "GET", "headers": [header("x"), header("y")] }),
+            "path before method and headers",
+        ),
         (prefix("/a"), json!({}), "no path is the shortest prefix"),
-        (json!({ "method": "GET" }), json!({ "headers": [header("x"), header("y")] }), "method before headers"),
-        (json!({ "headers": [header("x"), header("y")] }), json!({ "headers": [header("z")] }), "more headers go first"),
-        (json!({ "path": { "exact": "/a" }, "method": "GET" }), exact("/a/long"), "equal in path, then method"),
-        (json!({ "path": { "prefix": "/a/" }, "method": "GET" }), prefix("/a"), "a slash at the end does not count"),
+        (
+            json!({ "method": "GET" }),
+            json!({ "headers": [header("x"), header("y")] }),
+            "method before headers",
+        ),
+        (
+            json!({ "headers": [header("x"), header("y")] }),
+            json!({ "headers": [header("z")] }),
+            "more headers go first",
+        ),
+        (
+            json!({ "path": { "exact": "/a" }, "method": "GET" }),
+            exact("/a/long"),
+            "equal in path, then method",
+        ),
+        (
+            json!({ "path": { "prefix": "/a/" }, "method": "GET" }),
+            prefix("/a"),
+            "a slash at the end does not count",
+        ),
     ];
     for (first, second, why) in cases {
         for swap in [false, true] {
@@ -278,7 +326,8 @@ fn precedence_is_that_of_gateway_api() {
 
 #[test]
 fn equal_matches_go_by_age_then_name_then_place() {
-    let all = |year, name| route_of(year, name, json!({ "targetRefs": [{ "name": "cart" }], "rules": [{}, {}] }));
+    let all =
+        |year, name| route_of(year, name, json!({ "targetRefs": [{ "name": "cart" }], "rules": [{}, {}] }));
     let compiled = compiled(&[service("cart", &[80]), all(2025, "b"), all(2025, "a"), all(2020, "z")]);
     assert_eq!(order(&compiled), ["shop/z/0", "shop/z/1", "shop/a/0", "shop/a/1", "shop/b/0", "shop/b/1"]);
 }
@@ -295,7 +344,8 @@ fn matches_of_one_rule_are_alternatives() {
 
 #[test]
 fn a_namespace_takes_part_by_its_label_or_its_resources() {
-    let namespace = |labels: Value| (Kind::Namespace, json!({ "metadata": { "name": "shop", "labels": labels } }));
+    let namespace =
+        |labels: Value| (Kind::Namespace, json!({ "metadata": { "name": "shop", "labels": labels } }));
     assert_eq!(compiled(&[]).mesh, None);
     assert_eq!(compiled(&[namespace(json!({})), service("cart", &[80])]).mesh, None);
     let mesh = compiled(&[namespace(json!({ "ferrule.dev/inject": "enabled" }))]).mesh.expect("a mesh");
@@ -328,7 +378,10 @@ fn a_policy_whose_target_is_missing_is_told() {
         (reason, message)
     };
     assert_eq!(of(json!({ "name": "gone" })).1, "Service gone does not exist in this namespace");
-    assert_eq!(of(json!({ "kind": "Route", "name": "gone" })).1, "Route gone does not exist in this namespace");
+    assert_eq!(
+        of(json!({ "kind": "Route", "name": "gone" })).1,
+        "Route gone does not exist in this namespace"
+    );
     let (reason, message) = of(json!({ "kind": "Route", "name": "split", "sectionName": "alpha" }));
     assert_eq!((reason, message.as_str()), (Reason::TargetNotFound, "Route split has no rule named alpha"));
     assert_eq!(of(json!({ "kind": "Route", "name": "split", "sectionName": "beta" })).0, Reason::Accepted);
@@ -358,7 +411,8 @@ fn any_rule() -> impl Strategy<Value = Value> {
             if let Some(method) = method {
                 conditions["method"] = json!(method);
             }
-            conditions["headers"] = headers.iter().map(|name| json!({ "name": name, "present": true })).collect();
+            conditions["headers"] =
+                headers.iter().map(|name| json!({ "name": name, "present": true })).collect();
             conditions
         }),
         0..3,
@@ -369,7 +423,11 @@ fn any_rule() -> impl Strategy<Value = Value> {
 fn any_objects() -> impl Strategy<Value = Vec<(Kind, Value)>> {
     let routes = prop::collection::btree_map(
         "[a-f]",
-        (2020..2023i32, prop::collection::vec(any_rule(), 1..4), prop_oneof![Just("cart"), Just("gone"), Just("web")]),
+        (
+            2020..2023i32,
+            prop::collection::vec(any_rule(), 1..4),
+            prop_oneof![Just("cart"), Just("gone"), Just("web")],
+        ),
         1..6,
     );
     routes.prop_map(|routes| {

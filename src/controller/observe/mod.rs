@@ -163,9 +163,9 @@ impl Observed {
             }
             Body::Service(new) => store(&mut of.services, name, new),
             Body::ConfigMap(new) => store(&mut of.config_maps, name, new).map(|_| Need::Compare),
-            Body::Route(new) => store_resource(&mut of.routes, name, new),
-            Body::CircuitPolicy(new) => store_resource(&mut of.circuit_policies, name, new),
-            Body::MeshTls(new) => store_resource(&mut of.mesh_tls, name, new),
+            Body::Route(new) => store_resource(&mut of.routes, name, *new),
+            Body::CircuitPolicy(new) => store_resource(&mut of.circuit_policies, name, *new),
+            Body::MeshTls(new) => store_resource(&mut of.mesh_tls, name, *new),
             Body::ProxyBinding(_) => None,
         };
         need.map(|need| (Scope::Namespace(namespace), need)).into_iter().collect()

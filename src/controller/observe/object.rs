@@ -124,9 +124,9 @@ pub struct Object {
 pub enum Body {
     Namespace(Namespace),
     Service(Service),
-    Route(Resource<RouteSpec>),
-    CircuitPolicy(Resource<CircuitPolicySpec>),
-    MeshTls(Resource<MeshTLSSpec>),
+    Route(Box<Resource<RouteSpec>>),
+    CircuitPolicy(Box<Resource<CircuitPolicySpec>>),
+    MeshTls(Box<Resource<MeshTLSSpec>>),
     ConfigMap(ConfigMap),
     ProxyBinding(u64),
 }
@@ -214,9 +214,9 @@ impl Object {
             Kind::Service => Body::Service(service(&data).map_err(malformed)?),
             Kind::ConfigMap => Body::ConfigMap(config_map(&data).map_err(malformed)?),
             Kind::ProxyBinding => Body::ProxyBinding(binding_fingerprint(&data)),
-            Kind::Route => Body::Route(resource(metadata, &data)),
-            Kind::CircuitPolicy => Body::CircuitPolicy(resource(metadata, &data)),
-            Kind::MeshTls => Body::MeshTls(resource(metadata, &data)),
+            Kind::Route => Body::Route(Box::new(resource(metadata, &data))),
+            Kind::CircuitPolicy => Body::CircuitPolicy(Box::new(resource(metadata, &data))),
+            Kind::MeshTls => Body::MeshTls(Box::new(resource(metadata, &data))),
         };
         // A binding is looked at by its only name, so it needs none here.
         let name = if kind == Kind::ProxyBinding { String::new() } else { name };

@@ -10,7 +10,10 @@ fn object(kind: Kind, value: Value) -> Object {
 
 fn namespace(injected: bool) -> Object {
     let label = if injected { "enabled" } else { "disabled" };
-    object(Kind::Namespace, json!({ "metadata": { "name": "shop", "labels": { "ferrule.dev/inject": label } } }))
+    object(
+        Kind::Namespace,
+        json!({ "metadata": { "name": "shop", "labels": { "ferrule.dev/inject": label } } }),
+    )
 }
 
 fn service(port: u16) -> Object {
@@ -92,7 +95,8 @@ fn a_relist_takes_out_what_is_gone_and_leaves_other_kinds() {
 #[test]
 fn a_specification_that_cannot_be_read_is_kept_with_the_field_that_is_wrong() {
     let metadata = json!({ "name": "cart", "namespace": "shop", "generation": 4 });
-    let spec = json!({ "targetRefs": [{ "name": "cart" }], "rules": [{ "matches": [{ "path": { "exact": 7 } }] }] });
+    let spec =
+        json!({ "targetRefs": [{ "name": "cart" }], "rules": [{ "matches": [{ "path": { "exact": 7 } }] }] });
     let Body::Route(route) = object(Kind::Route, json!({ "metadata": metadata, "spec": spec })).body else {
         panic!("a Route")
     };
@@ -109,7 +113,9 @@ fn a_specification_that_cannot_be_read_is_kept_with_the_field_that_is_wrong() {
 #[test]
 fn a_field_of_another_version_is_named() {
     let spec = json!({ "targetRefs": [{ "name": "cart" }], "rules": [{ "retry": {} }] });
-    let Body::Route(route) = object(Kind::Route, json!({ "metadata": { "name": "cart" }, "spec": spec })).body else {
+    let Body::Route(route) =
+        object(Kind::Route, json!({ "metadata": { "name": "cart" }, "spec": spec })).body
+    else {
         panic!("a Route")
     };
     let error = route.spec.expect_err("not readable");

@@ -17,7 +17,11 @@ fn shop() -> Observed {
     let labels = json!({ "ferrule.dev/inject": "enabled" });
     take_in(&mut observed, Kind::Namespace, json!({ "metadata": { "name": NAMESPACE, "labels": labels } }));
     let metadata = json!({ "name": "cart", "namespace": NAMESPACE });
-    take_in(&mut observed, Kind::Service, json!({ "metadata": metadata, "spec": { "ports": [{ "port": 80 }] } }));
+    take_in(
+        &mut observed,
+        Kind::Service,
+        json!({ "metadata": metadata, "spec": { "ports": [{ "port": 80 }] } }),
+    );
     let spec = json!({ "targetRefs": [{ "name": "cart" }], "rules": [{}] });
     take_in(&mut observed, Kind::Route, json!({ "metadata": metadata, "spec": spec }));
     observed
@@ -104,7 +108,11 @@ fn surplus_shards_and_a_namespace_that_left_are_cleaned_up() {
     let first = planned(&observed, &Writes::default());
     carry_out(&mut observed, &first);
     for name in ["ferrule-1", "ferrule-9", "ferrule-x"] {
-        take_in(&mut observed, Kind::ConfigMap, json!({ "metadata": { "name": name, "namespace": NAMESPACE } }));
+        take_in(
+            &mut observed,
+            Kind::ConfigMap,
+            json!({ "metadata": { "name": name, "namespace": NAMESPACE } }),
+        );
     }
     assert_eq!(planned(&observed, &Writes::default()).delete, ["ferrule-1", "ferrule-9"]);
 

@@ -7,7 +7,6 @@ use std::{
 
 use ferrule_config::names::FIELD_MANAGER;
 use futures::StreamExt;
-use json_patch::Patch as JsonPatch;
 use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret};
 use kube::{
     Api, Client,
@@ -192,7 +191,7 @@ impl Keeper {
         let service = (self.settings.namespace.as_str(), self.settings.webhook_service.as_str());
         let Some(patch) = bundle::patch(configuration, service, &material.bundle()) else { return Ok(()) };
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patch = Patch::<MutatingWebhookConfiguration>::Json(compatible(patch));
+        let patch = Patch::<MutatingWebhookConfiguration>::Json(patch);
         match self.configurations.patch(name, &params, &patch).await {
             Ok(patched) => {
                 info!(name, "caBundle written");
@@ -204,10 +203,6 @@ impl Keeper {
             Err(error) => Err(KeeperError::Bundle(error)),
         }
     }
-}
-
-fn compatible(patch: JsonPatch) -> JsonPatch {
-    patch
 }
 
 fn hear<T>(seen: &mut Seen<T>, event: kube::runtime::watcher::Result<Option<T>>, what: &'static str) {

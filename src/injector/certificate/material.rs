@@ -8,7 +8,10 @@ use std::{
 
 use k8s_openapi::ByteString;
 use rcgen::{KeyPair, PublicKeyData};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls::{
+    client::danger::ServerCertVerifier,
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
 use thiserror::Error;
 use x509_parser::parse_x509_certificate;
 
@@ -163,7 +166,6 @@ impl Material {
             let serving = serving.map_err(|error| error.to_string())?;
             let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
             let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
-            use rustls::client::danger::ServerCertVerifier;
             verifier
                 .verify_server_cert(&serving, &[], &name, &[], now)
                 .map(drop)
