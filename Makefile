@@ -7,9 +7,11 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 TAG ?= $(VERSION)
 IMAGES := target/images
 E2E_ABLE := $(shell [ "$$(uname -s)" = Linux ] && [ "$$(id -u)" = 0 ] && echo yes)
+# Always the same set: with another one features differ and everything is built anew.
+PACKAGES := ferrule ferrule-proxy ferrule-e2e
 DENY_ROOT := $(or $(FERRULE_CACHE),$(HOME)/.cache/ferrule)/cargo
 
-.PHONY: help deps build demo test check unit crds images cluster cluster-down cluster-check e2e deny clean
+.PHONY: help deps build demo test check unit crds images e2e-images cluster cluster-down cluster-check e2e deny clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,8 +24,8 @@ build: ## Build the binaries for this machine.
 	$(CARGO) build --release --locked -p ferrule -p ferrule-proxy
 
 demo: deps ## Run the mesh on this machine: a 90/10 split, edited to 50/50 under load.
-	$(CARGO) build --release --locked -p ferrule -p ferrule-proxy -p ferrule-demo
-	demo/run.sh
+	$(CARGO) build --locked -p ferrule -p ferrule-proxy -p ferrule-demo --bins
+	$(CARGO) run --locked -q -p ferrule-demo
 
 test: deps check unit ## Everything: format, lints, tests; as root on Linux also the real cluster.
 ifeq ($(E2E_ABLE),yes)
@@ -45,7 +47,7 @@ crds: ## Write crds/ from the Rust types.
 images: ## Images of operator and proxy as tars, without a container engine.
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
-	$(CARGO) build --release --locked --target $(TARGET) -p ferrule -p ferrule-proxy -p ferrule-e2e
+	$(CARGO) build --release --locked --target $(TARGET) $(foreach package,$(PACKAGES),-p $(package))
 	images/pack.sh --name ferrule/ferrule:$(TAG) --out $(IMAGES)/ferrule.tar \
 	  --bin $(STATIC)/ferrule --entrypoint /ferrule --user 65532:65532 \
 	  --label org.opencontainers.image.title=ferrule --label org.opencontainers.image.version=$(VERSION) \
@@ -54,6 +56,10 @@ images: ## Images of operator and proxy as tars, without a container engine.
 	  --bin $(STATIC)/ferrule-proxy --entrypoint /ferrule-proxy --user 15100:15100 \
 	  --label org.opencontainers.image.title=ferrule-proxy --label org.opencontainers.image.version=$(VERSION) \
 	  --label org.opencontainers.image.licenses=Apache-2.0
+
+e2e-images: images
+	images/pack.sh --name ferrule/e2e:$(TAG) --out $(IMAGES)/e2e.tar \
+	  --bin $(STATIC)/testserver --bin $(STATIC)/testclient --user 65532:65532
 
 cluster: ## A real Kubernetes node on this machine (NODES=2 for two).
 	e2e/cluster/up.sh
@@ -64,7 +70,7 @@ cluster-down: ## End it and leave nothing behind.
 cluster-check: ## See that the node does what Kubernetes promises.
 	e2e/cluster/check.sh
 
-e2e: images ## The cluster tests (ONLY=group for one group; KUBECONFIG=file for a cluster of yours).
+e2e: ## The cluster tests (ONLY=group for one group; KUBECONFIG=file for a cluster of yours).
 	e2e/run.sh
 
 deny: ## Licences, sources and duplicates of the dependencies.

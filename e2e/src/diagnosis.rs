@@ -6,6 +6,7 @@ use ferrule_config::names::{PROXY_CONTAINER, SYSTEM_NAMESPACE};
 
 use crate::{
     cluster::Cluster,
+    install::OPERATOR,
     namespace::{Namespace, name_of},
 };
 
@@ -21,7 +22,7 @@ pub fn print(cluster: &Cluster, namespaces: &[Namespace], test: &str) {
     let system = ["--namespace", SYSTEM_NAMESPACE];
     let ask = |arguments: &[&str]| cluster.kubectl(&[&system, arguments].concat());
     report.section("operator pods", ask(&["get", "pods", "-o", "wide"]));
-    let logs = ["logs", "-l", "app.kubernetes.io/name=ferrule", "--prefix", "--all-containers", LINES_KEPT];
+    let logs = ["logs", "-l", OPERATOR, "--prefix", "--all-containers", LINES_KEPT];
     report.section("operator logs", ask(&logs));
     report.write(cluster, test);
 }

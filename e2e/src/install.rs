@@ -12,6 +12,9 @@ pub const RELEASE: &str = "ferrule";
 /// The chart, from the repository's root.
 pub const CHART: &str = "charts/ferrule";
 
+/// Selects the operator's pods.
+pub const OPERATOR: &str = "app.kubernetes.io/name=ferrule-operator";
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 static INSTALLED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
@@ -63,14 +66,11 @@ pub fn uninstall(cluster: &Cluster) -> Result<()> {
     cluster.helm(&["uninstall", RELEASE, "--namespace", SYSTEM_NAMESPACE, "--wait"]).map(drop)
 }
 
-/// Arguments that make the chart use the images of this build.
-#[must_use]
-pub fn values(cluster: &Cluster) -> Vec<String> {
-    let image = |key: &str, name: &str| {
-        [format!("{key}.repository={}", cluster.image(name)), format!("{key}.tag=dev")]
-    };
-    let settings = [image("image", "ferrule"), image("proxy.image", "ferrule-proxy")].concat();
-    settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]).collect()
+/// Arguments that make the chart take the images from where they were brought to.
+fn values(cluster: &Cluster) -> Vec<String> {
+    let images = [("image", "ferrule"), ("proxy.image", "ferrule-proxy")];
+    let setting = |(key, name)| ["--set".to_owned(), format!("{key}.repository={}", cluster.image(name))];
+    images.into_iter().flat_map(setting).collect()
 }
 
 fn helm(cluster: &Cluster, action: &str, options: &[&str]) -> Result<()> {
@@ -96,9 +96,9 @@ fn helm(cluster: &Cluster, action: &str, options: &[&str]) -> Result<()> {
 /// When it isn't so within a minute.
 pub fn scale_operator(cluster: &Cluster, replicas: usize) -> Result<()> {
     let scale = format!("--replicas={replicas}");
-    cluster.kubectl(&["--namespace", SYSTEM_NAMESPACE, "scale", "deployment", "--all", &scale])?;
+    cluster.kubectl(&["--namespace", SYSTEM_NAMESPACE, "scale", "deployment", "-l", OPERATOR, &scale])?;
     eventually(&format!("{replicas} pods of the operator"), LIMIT, || {
-        let list = cluster.get(&["--namespace", SYSTEM_NAMESPACE, "pods"])?;
+        let list = cluster.get(&["--namespace", SYSTEM_NAMESPACE, "pods", "-l", OPERATOR])?;
         let pods = list["items"].as_array().map_or(&[][..], Vec::as_slice);
         let ready = pods.iter().filter(|pod| is_ready(pod)).count();
         ensure!(pods.len() == replicas && ready == replicas, "{ready} ready of {}", pods.len());

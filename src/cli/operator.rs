@@ -37,10 +37,10 @@ pub struct Args {
     #[arg(long, env = "FERRULE_WEBHOOK_CONFIGURATION", default_value = "ferrule-injector")]
     pub webhook_configuration: String,
     /// Port of the webhook (HTTPS).
-    #[arg(long, env = "FERRULE_WEBHOOK_PORT", default_value_t = names::ports::WEBHOOK)]
+    #[arg(long, env = "FERRULE_WEBHOOK_LISTEN_PORT", default_value_t = names::ports::WEBHOOK)]
     pub webhook_port: u16,
     /// Port of /ready, /live and /metrics (HTTP).
-    #[arg(long, env = "FERRULE_ADMIN_PORT", default_value_t = names::ports::OPERATOR_ADMIN)]
+    #[arg(long, env = "FERRULE_ADMIN_LISTEN_PORT", default_value_t = names::ports::OPERATOR_ADMIN)]
     pub admin_port: u16,
     /// What is put into pods.
     #[command(flatten)]
@@ -92,8 +92,11 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let stop = stop_on_signal().context("cannot listen to signals")?;
     let Args { namespace, pod_name, webhook_service, webhook_configuration, webhook_port, admin_port, proxy } =
         args;
-    let identity =
-        pod_name.map_or_else(host_name, Ok).context("cannot tell the host's name; give --pod-name")?;
+    // An empty holder is how a Lease says that it is free.
+    let identity = pod_name
+        .filter(|name| !name.is_empty())
+        .map_or_else(host_name, Ok)
+        .context("cannot tell the host's name; give --pod-name")?;
 
     let controller = controller::Settings {
         namespace: namespace.clone(),

@@ -18,6 +18,7 @@ use super::{
     metrics::{Metrics, Operation},
     observe::Kind,
     plan::{ConfigWrite, MANAGED_BY, MANAGER, Plan, StatusWrite, binding_key},
+    refusal::Refusal,
     writes::{Key, Write},
 };
 
@@ -36,8 +37,8 @@ pub enum Error {
     #[error("the API server did not answer within {REQUEST_TIMEOUT:?}")]
     Timeout,
     /// It answered with an error.
-    #[error("the API server refused: {0}")]
-    Api(#[from] kube::Error),
+    #[error("{0}")]
+    Api(Refusal),
 }
 
 /// What came of a plan: what was written, and why not all was.
@@ -213,8 +214,9 @@ impl Applier {
         if !self.tenure.holds() {
             return Err(Error::NotLeading);
         }
-        let result =
-            timeout(REQUEST_TIMEOUT, request).await.map_or(Err(Error::Timeout), |result| Ok(result?));
+        let result = timeout(REQUEST_TIMEOUT, request)
+            .await
+            .map_or(Err(Error::Timeout), |result| result.map_err(|error| Error::Api(error.into())));
         if result.as_ref().is_err_and(|error| !matches!(code(error), Some(404 | 409))) {
             self.metrics.api_error(operation);
         }
@@ -228,7 +230,7 @@ fn parameters() -> PatchParams {
 
 fn code(error: &Error) -> Option<u16> {
     match error {
-        Error::Api(kube::Error::Api(status)) => Some(status.code),
-        Error::Api(_) | Error::Timeout | Error::NotLeading => None,
+        Error::Api(refusal) => refusal.code(),
+        Error::Timeout | Error::NotLeading => None,
     }
 }

@@ -17,6 +17,7 @@ mod metrics;
 pub mod observe;
 pub mod plan;
 mod reconcile;
+mod refusal;
 pub mod schedule;
 pub mod status;
 mod watch;

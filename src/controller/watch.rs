@@ -99,8 +99,12 @@ fn tell(kind: Kind, error: &watcher::Error) {
     let kind = kind.word();
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
-        _ => None,
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status.code),
+        watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchStartFailed(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => None,
     };
     match status {
         Some(404) => warn!(kind, "the API server does not know this kind; are Ferrule's CRDs installed?"),
@@ -108,9 +112,7 @@ fn tell(kind: Kind, error: &watcher::Error) {
             warn!(kind, %error, "not allowed to watch; is the operator's ClusterRole installed?");
         }
         // Every watch ends now and then.
-        _ if matches!(error, watcher::Error::WatchError(status) if status.code == 410) => {
-            debug!(kind, %error, "lists anew");
-        }
+        Some(410) => debug!(kind, %error, "lists anew"),
         _ => warn!(kind, %error, "watch broke; it begins anew"),
     }
 }

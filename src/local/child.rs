@@ -60,7 +60,7 @@ impl Child {
     async fn stop(mut self) {
         self.signal(Signal::TERM);
         if timeout(GRACE, self.child.wait()).await.is_err() {
-            tracing::warn!(program = self.name, "still runs after it was asked to end; it is killed");
+            super::say(&format!("killed    {}: it did not end within {GRACE:?}", self.name));
         }
     }
 

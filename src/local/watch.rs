@@ -66,7 +66,7 @@ impl Watch {
     async fn event(&mut self) {
         if self.events.recv().await.is_none() {
             // The watcher holds the other end for as long as `self` lives; were it gone, nothing would come.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

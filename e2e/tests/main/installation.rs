@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ferrule_config::names::SYSTEM_NAMESPACE;
 use ferrule_e2e::{
-    install::{self, CHART, RELEASE},
+    install::{self, CHART, OPERATOR, RELEASE},
     namespace::Namespace,
     shop::{Shop, URL, split},
     suite::Scene,
@@ -31,7 +31,7 @@ pub fn the_chart_lints_and_renders(scene: &Scene) -> Result<()> {
 pub fn two_operators_run_and_one_leads(scene: &Scene) -> Result<()> {
     let cluster = scene.cluster();
     let system = ["--namespace", SYSTEM_NAMESPACE];
-    let pods = cluster.get(&[&system[..], &["pods"]].concat())?;
+    let pods = cluster.get(&[&system[..], &["pods", "-l", OPERATOR]].concat())?;
     let names: Vec<_> = pods["items"]
         .as_array()
         .into_iter()

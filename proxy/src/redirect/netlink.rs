@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 use super::{
     Error,
@@ -26,7 +26,7 @@ const NLMSG_DONE: u16 = 3;
 
 /// Sends the batch and waits until the kernel has committed it.
 pub(super) fn commit(batch: &Batch) -> Result<(), Error> {
-    let socket = open().map_err(|source| Error::Open { source })?;
+    let socket = connect()?;
     // The kernel takes a batch in one datagram only. As far as the system's limit allows it, make room.
     let room = socket.set_send_buffer_size(batch.bytes.len() * 2);
     room.and_then(|()| socket.send(&batch.bytes)).map_err(|source| Error::Transport { source })?;
@@ -47,7 +47,7 @@ pub(super) fn commit(batch: &Batch) -> Result<(), Error> {
 
 /// How many rules the kernel has in the table of this name and family `inet`.
 pub(super) fn count_rules(table: &str) -> Result<usize, Error> {
-    let socket = open().map_err(|source| Error::Open { source })?;
+    let socket = connect()?;
     socket.send(&encode::dump_rules(table)).map_err(|source| Error::Transport { source })?;
     let mut rules = 0;
     loop {
@@ -85,11 +85,18 @@ pub(super) fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
+fn connect() -> Result<Socket, Error> {
+    let socket = open().map_err(|source| Error::Open { source })?;
+    socket.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(|source| Error::Open { source })?;
+    Ok(socket)
+}
+
 #[cfg(target_os = "linux")]
 fn open() -> io::Result<Socket> {
+    use socket2::{Domain, Protocol, Type};
+
     let protocol = Protocol::from(libc::NETLINK_NETFILTER);
     let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(protocol))?;
-    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     Ok(socket)
 }
 

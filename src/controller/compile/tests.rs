@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "`json!` in the place of an argument reads best by value")]
+
 use ferrule_config::{Backend, PathMatch, RouteEntry, Service as ServiceConfig, shard};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -420,7 +422,7 @@ fn any_rule() -> impl Strategy<Value = Value> {
     matches.prop_map(|matches| json!({ "matches": matches }))
 }
 
-fn any_objects() -> impl Strategy<Value = Vec<(Kind, Value)>> {
+fn any_objects() -> impl Strategy<Value = Objects> {
     let routes = prop::collection::btree_map(
         "[a-f]",
         (
@@ -440,7 +442,9 @@ fn any_objects() -> impl Strategy<Value = Vec<(Kind, Value)>> {
     })
 }
 
-fn shuffled() -> impl Strategy<Value = (Vec<(Kind, Value)>, Vec<(Kind, Value)>)> {
+type Objects = Vec<(Kind, Value)>;
+
+fn shuffled() -> impl Strategy<Value = (Objects, Objects)> {
     any_objects().prop_flat_map(|objects| (Just(objects.clone()), Just(objects).prop_shuffle()))
 }
 

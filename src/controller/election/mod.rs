@@ -21,7 +21,10 @@ use tracing::{info, warn};
 
 use lease::{Candidate, Record, Step};
 
-use super::metrics::{Metrics, Operation};
+use super::{
+    metrics::{Metrics, Operation},
+    refusal::Refusal,
+};
 
 /// Name of the Lease, in the operator's namespace.
 pub const LEASE: &str = "ferrule-operator";
@@ -94,8 +97,8 @@ struct Election {
 enum Error {
     #[error("the API server did not answer within {REQUEST_TIMEOUT:?}")]
     Timeout,
-    #[error(transparent)]
-    Api(#[from] kube::Error),
+    #[error("{0}")]
+    Api(Refusal),
 }
 
 impl Election {
@@ -119,8 +122,7 @@ impl Election {
             }
             Err(error) => {
                 metrics.api_error(Operation::Lease);
-                let error: &dyn std::error::Error = &error;
-                warn!(lease = LEASE, error, "cannot take or renew the Lease; will try again");
+                warn!(lease = LEASE, %error, "cannot take or renew the Lease; will try again");
                 lease::RENEW_EVERY
             }
         }
@@ -128,7 +130,7 @@ impl Election {
 
     /// Whether we hold the Lease now.
     async fn step(&self, candidate: &mut Candidate) -> Result<bool, Error> {
-        let current = self.leases.get_opt(LEASE).await?;
+        let current = self.leases.get_opt(LEASE).await.map_err(|error| Error::Api(error.into()))?;
         let step = candidate.look(current.as_ref().map(record), Instant::now());
         let result = match (step, current) {
             (Step::Wait, _) => return Ok(false),
@@ -151,7 +153,7 @@ impl Election {
             Ok(_) => Ok(true),
             // Another was quicker: the version we wrote against is not the latest, or it has been created.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(Error::Api(error.into())),
         }
     }
 
@@ -194,8 +196,8 @@ impl Election {
         match timeout(REQUEST_TIMEOUT, release).await {
             Ok(Ok(())) => info!(lease = LEASE, identity = self.identity, "gave up the lead"),
             Ok(Err(error)) => {
-                let error: &dyn std::error::Error = &error;
-                warn!(lease = LEASE, error, "cannot release the Lease; it runs out by itself");
+                let error = Refusal(error);
+                warn!(lease = LEASE, %error, "cannot release the Lease; it runs out by itself");
             }
             Err(_) => warn!(lease = LEASE, "no answer to releasing the Lease; it runs out by itself"),
         }

@@ -136,7 +136,8 @@ fn a_fingerprint_is_of_exactly_what_the_operator_writes() {
     let mut data = shard::split(&mesh).expect("fits").remove(0);
     let mut keys: Vec<_> = data.keys().map(String::as_str).collect();
     let mut written = WRITTEN_KEYS;
-    (keys.sort_unstable(), written.sort_unstable());
+    keys.sort_unstable();
+    written.sort_unstable();
     assert_eq!(keys, written);
 
     let before = fingerprint(&data);

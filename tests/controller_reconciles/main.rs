@@ -1,0 +1,247 @@
+//! The whole controller against an API server in memory.
+
+mod api;
+
+use std::time::Duration;
+
+use api::Api;
+use ferrule::controller::{self, Health, Metrics, Outcome};
+use ferrule_config::{Mesh, shard};
+use serde_json::{Value, json};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
+
+/// A replica of the operator.
+struct Replica {
+    metrics: Metrics,
+    health: Health,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Replica {
+    fn start(client: kube::Client, identity: &str) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let (metrics, health) = (Metrics::default(), Health::default());
+        let settings = controller::Settings {
+            namespace: "ferrule-system".into(),
+            identity: identity.into(),
+            metrics: metrics.clone(),
+            health: health.clone(),
+        };
+        Self { metrics, health, stop, task: tokio::spawn(controller::run(client, settings, stopped)) }
+    }
+
+    fn compilations(&self) -> u64 {
+        self.metrics.compilations(Outcome::Ok)
+    }
+
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        tokio::time::timeout(Duration::from_secs(5), self.task)
+            .await
+            .expect("ends in time")
+            .expect("no panic");
+    }
+}
+
+fn config_map(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/configmaps/ferrule")
+}
+
+fn route_path(namespace: &str) -> String {
+    format!("/apis/ferrule.dev/v1alpha1/namespaces/{namespace}/routes/cart")
+}
+
+fn route(namespace: &str, weight: u32) -> Value {
+    let backends = json!([{ "name": "cart", "port": 80, "weight": weight }]);
+    json!({
+        "metadata": { "name": "cart", "namespace": namespace, "uid": "1" },
+        "spec": { "targetRefs": [{ "name": "cart" }], "rules": [{ "backendRefs": backends }] },
+    })
+}
+
+/// An injected namespace with a Service and a Route.
+fn add_namespace(api: &Api, name: &str) {
+    let labels = json!({ "ferrule.dev/inject": "enabled" });
+    api.put(&format!("/api/v1/namespaces/{name}"), json!({ "metadata": { "name": name, "labels": labels } }));
+    let service =
+        json!({ "metadata": { "name": "cart", "namespace": name }, "spec": { "ports": [{ "port": 80 }] } });
+    api.put(&format!("/api/v1/namespaces/{name}/services/cart"), service);
+    api.put(&route_path(name), route(name, 1));
+}
+
+/// What the proxies of a namespace read.
+fn mesh(api: &Api, namespace: &str) -> Option<Mesh> {
+    let data = api.object(&config_map(namespace))?["data"].take();
+    let data: shard::Data = serde_json::from_value(data).ok()?;
+    shard::join(&[(0, data)].into()).ok()
+}
+
+fn weight(api: &Api, namespace: &str) -> Option<u32> {
+    let mesh = mesh(api, namespace)?;
+    Some(mesh.services.get("cart")?.rules.first()?.backends.first()?.weight)
+}
+
+fn accepted(api: &Api, namespace: &str) -> Option<(String, i64)> {
+    let route = api.object(&route_path(namespace))?;
+    let conditions = route["status"]["conditions"].as_array()?.clone();
+    let condition = conditions.into_iter().find(|condition| condition["type"] == "Accepted")?;
+    Some((condition["status"].as_str()?.to_owned(), condition["observedGeneration"].as_i64()?))
+}
+
+async fn settled(api: &Api, namespaces: &[&str]) {
+    for namespace in namespaces {
+        api.until("the first state is written", |api| {
+            weight(api, namespace).is_some() && accepted(api, namespace).is_some()
+        })
+        .await;
+    }
+    // The echoes of the writes.
+    sleep(Duration::from_millis(50)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_becomes_configuration_and_a_status() {
+    let (api, client) = Api::start().await;
+    add_namespace(&api, "shop");
+    let replica = Replica::start(client, "a");
+    settled(&api, &["shop"]).await;
+    assert!(replica.health.is_ready() && replica.health.is_alive());
+    assert_eq!((weight(&api, "shop"), accepted(&api, "shop")), (Some(1), Some(("True".into(), 1))));
+
+    api.put(&route_path("shop"), route("shop", 7));
+    api.until("the edit is in force", |api| weight(api, "shop") == Some(7)).await;
+    api.until("and told", |api| accepted(api, "shop") == Some(("True".into(), 2))).await;
+
+    api.delete("/api/v1/namespaces/shop/services/cart");
+    api.until("the lost target is told", |api| {
+        accepted(api, "shop").is_some_and(|(status, _)| status == "False")
+    })
+    .await;
+    let subjects =
+        api.object("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/ferrule-proxy").expect("bound");
+    assert_eq!(subjects["subjects"][0]["name"], "system:serviceaccounts:shop");
+    replica.stop().await;
+    assert!(api.object(&config_map("shop")).is_some(), "the end of the operator is not the end of the mesh");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_changed_namespace_is_compiled_and_written() {
+    let (api, client) = Api::start().await;
+    for name in ["shop", "bank", "club"] {
+        add_namespace(&api, name);
+    }
+    let replica = Replica::start(client, "a");
+    settled(&api, &["shop", "bank", "club"]).await;
+    let (compilations, writes) = (replica.compilations(), api.writes("").len());
+
+    // Its own writes come back on the watches and lead to nothing.
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!((replica.compilations(), api.writes("").len()), (compilations, writes));
+
+    api.put(&route_path("shop"), route("shop", 7));
+    api.until("the edit is in force", |api| weight(api, "shop") == Some(7)).await;
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(replica.compilations(), compilations + 1);
+    let new: Vec<_> =
+        api.writes("").into_iter().skip(writes).filter(|(_, path)| !path.contains("leases")).collect();
+    let patch = |path: String| ("PATCH".to_owned(), path);
+    assert_eq!(new, [patch(config_map("shop")), patch(format!("{}/status", route_path("shop")))]);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_map_that_is_edited_or_deleted_is_restored_without_compiling() {
+    let (api, client) = Api::start().await;
+    add_namespace(&api, "shop");
+    let replica = Replica::start(client, "a");
+    settled(&api, &["shop"]).await;
+    let compilations = replica.compilations();
+
+    let mut broken = api.object(&config_map("shop")).expect("written");
+    broken["data"]["mesh.json"] = json!("{broken");
+    api.put(&config_map("shop"), broken);
+    assert_eq!(weight(&api, "shop"), None);
+    api.until("restored after the edit", |api| weight(api, "shop") == Some(1)).await;
+    sleep(Duration::from_millis(50)).await;
+    api.delete(&config_map("shop"));
+    api.until("restored after the deletion", |api| weight(api, "shop") == Some(1)).await;
+    assert_eq!(replica.compilations(), compilations);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_fails_is_tried_again_and_holds_up_no_other() {
+    let (api, client) = Api::start().await;
+    for name in ["shop", "bank"] {
+        add_namespace(&api, name);
+    }
+    api.refuse(&["/namespaces/bank/configmaps"]);
+    let replica = Replica::start(client, "a");
+    settled(&api, &["shop"]).await;
+    api.put(&route_path("shop"), route("shop", 7));
+    api.until("the other goes on", |api| weight(api, "shop") == Some(7)).await;
+    api.until("it is tried again", |api| api.writes("/namespaces/bank/configmaps").len() >= 3).await;
+    assert_eq!(weight(&api, "bank"), None);
+    api.refuse(&[]);
+    api.until("it works in the end", |api| weight(api, "bank") == Some(1)).await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stands_by_writes_nothing_and_takes_over_within_a_second() {
+    let (api, client) = Api::start().await;
+    add_namespace(&api, "shop");
+    let first = Replica::start(client.clone(), "a");
+    settled(&api, &["shop"]).await;
+    let second = Replica::start(client, "b");
+    sleep(Duration::from_millis(300)).await;
+    assert!(second.health.is_ready(), "its stores are warm");
+    assert_eq!(second.compilations(), 0);
+
+    first.stop().await;
+    let released = std::time::Instant::now();
+    api.put(&route_path("shop"), route("shop", 7));
+    api.until("the second writes", |api| weight(api, "shop") == Some(7)).await;
+    assert!(released.elapsed() < Duration::from_millis(1_500), "{:?}", released.elapsed());
+    let lease = api.object("/apis/coordination.k8s.io/v1/namespaces/ferrule-system/leases/ferrule-operator");
+    let lease = lease.expect("a Lease");
+    assert_eq!(
+        (&lease["spec"]["holderIdentity"], &lease["spec"]["leaseTransitions"]),
+        (&json!("b"), &json!(1))
+    );
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_of_another_schema_breaks_nothing() {
+    let (api, client) = Api::start().await;
+    for name in ["shop", "bank"] {
+        add_namespace(&api, name);
+    }
+    let spec = json!({ "targetRefs": "everything" });
+    api.put(
+        &route_path("bank"),
+        json!({ "metadata": { "name": "cart", "namespace": "bank" }, "spec": spec }),
+    );
+    let replica = Replica::start(client, "a");
+    settled(&api, &["shop"]).await;
+    api.until("the object is told", |api| accepted(api, "bank") == Some(("False".into(), 2))).await;
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(api.writes("/namespaces/bank/routes").len(), 1, "and told once");
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_leaves_the_mesh_loses_its_config_map() {
+    let (api, client) = Api::start().await;
+    add_namespace(&api, "shop");
+    let replica = Replica::start(client, "a");
+    settled(&api, &["shop"]).await;
+    api.put("/api/v1/namespaces/shop", json!({ "metadata": { "name": "shop" } }));
+    sleep(Duration::from_millis(50)).await;
+    assert!(mesh(&api, "shop").is_some(), "its Route still counts");
+    api.delete(&route_path("shop"));
+    api.until("the ConfigMap goes", |api| api.object(&config_map("shop")).is_none()).await;
+    replica.stop().await;
+}
