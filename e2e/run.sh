@@ -45,18 +45,11 @@ cluster() {
   fi
 }
 
-# The test programs are built along with the others; see `make images`.
 images() {
-  local tars=$root/target/images target
-  target=$(rustc -vV | sed -n 's/^host: //p')
-  local built=$root/target/$target/release
-  [[ -e $tars/ferrule.tar && -e $built/testserver ]] || fail "no images: run make images first, or make e2e"
-  "$root/images/pack.sh" --name ferrule/ferrule-e2e:dev --out "$tars/ferrule-e2e.tar" \
-    --bin "$built/testserver" --bin "$built/testclient"
+  make --no-print-directory -C "$root" e2e-images
   # A command with arguments is one word in the environment.
   # shellcheck disable=SC2086
-  ${FERRULE_E2E_LOAD_IMAGES:-"$here/cluster/load-images.sh"} \
-    "$tars/ferrule.tar" "$tars/ferrule-proxy.tar" "$tars/ferrule-e2e.tar"
+  ${FERRULE_E2E_LOAD_IMAGES:-"$here/cluster/load-images.sh"} "$root"/target/images/*.tar
 }
 
 fail() {

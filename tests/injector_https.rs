@@ -7,7 +7,9 @@ use std::{
 };
 
 use axum::body::{Body, to_bytes};
-use ferrule::injector::{Certificates, Metrics, Namespaces, ReviewResult, Settings, podsecurity::Level, serve};
+use ferrule::injector::{
+    Certificates, Metrics, Namespaces, ReviewResult, Settings, podsecurity::Level, serve,
+};
 use hyper::{Request, StatusCode, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::ByteString;
@@ -160,7 +162,10 @@ async fn a_refusal_is_an_answer_with_a_message() {
     assert_eq!(response["allowed"], false);
     assert_eq!(response["status"]["code"], 400);
     let message = response["status"]["message"].as_str().expect("a message");
-    assert!(message.starts_with("ferrule: annotation ferrule.dev/log-level: \"loud\" is not accepted"), "{message}");
+    assert!(
+        message.starts_with("ferrule: annotation ferrule.dev/log-level: \"loud\" is not accepted"),
+        "{message}"
+    );
     assert_eq!(response.get("patch"), None);
     assert_eq!(webhook.metrics.reviews(ReviewResult::Refused), 1);
 }
@@ -191,7 +196,8 @@ async fn whatever_is_not_the_creation_of_a_pod_passes() {
     let webhook = Webhook::start().await;
     let mut connection = webhook.connect().await;
     for (resource, operation) in [("pods", "UPDATE"), ("pods", "DELETE"), ("services", "CREATE")] {
-        let (status, body) = connection.send("POST", "/mutate", review_of(resource, operation, &json!(null))).await;
+        let (status, body) =
+            connection.send("POST", "/mutate", review_of(resource, operation, &json!(null))).await;
         let answer: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(status, StatusCode::OK);
         assert_eq!(answer["response"]["allowed"], true, "{operation} {resource}");

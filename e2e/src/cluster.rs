@@ -33,7 +33,8 @@ impl Cluster {
         let bin_path = Call::new(&root.join("e2e/cluster/bin-path.sh"), &[]).run()?;
         let bin = PathBuf::from(bin_path.trim());
         let ours = root.join(".cluster/kubeconfig");
-        let kubeconfig = env::var_os("KUBECONFIG").map_or_else(|| ours.clone(), PathBuf::from);
+        let theirs = env::var_os("KUBECONFIG").filter(|path| !path.is_empty());
+        let kubeconfig = theirs.map_or_else(|| ours.clone(), PathBuf::from);
         Ok(Self {
             kubectl: bin.join("kubectl"),
             helm: bin.join("helm"),

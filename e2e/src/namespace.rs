@@ -73,7 +73,7 @@ impl Namespace {
     /// # Errors
     /// When kubectl can't be started or hangs.
     pub fn try_apply(&self, manifest: &str) -> Result<Finished> {
-        let image = format!("{}:dev", self.cluster.image("ferrule-e2e"));
+        let image = format!("{}:{}", self.cluster.image("e2e"), env!("CARGO_PKG_VERSION"));
         let manifest = manifest.replace("${IMAGE}", &image);
         self.cluster.try_kubectl(&self.with_namespace(&["apply", "-f", "-"]), &manifest)
     }

@@ -1,7 +1,7 @@
 //! The webhook's HTTPS server.
 //!
 //! ```text
-//!   accept ─(at most 256 connections)─▶ TLS ─▶ HTTP/1.1 or 2 ─▶ POST /mutate ─(at most 64 bodies)─▶ review
+//!   accept ─(at most 512 connections)─▶ TLS ─▶ HTTP/1.1 or 2 ─▶ POST /mutate ─(at most 64 bodies)─▶ review
 //! ```
 //!
 //! Everything a peer can be slow or greedy about is bounded: handshake, header, body, connections, streams.
@@ -35,9 +35,11 @@ use super::{ReviewResult, Settings, namespaces::Namespaces, review};
 
 /// etcd takes objects of 1.5 MiB, and the review of an update holds two.
 const BODY_LIMIT: usize = 4 << 20;
-const CONNECTIONS: usize = 256;
+const CONNECTIONS: usize = 512;
 const BODIES: usize = 64;
 const STREAMS: u32 = 128;
+/// Finds peers that went without a word; the API server keeps its connections open for long.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The chart's webhook times out after 5 s; nobody waits for an answer to a body that took longer.
@@ -129,9 +131,17 @@ fn connection(
             Ok(Err(error)) => return debug!(%error, "webhook handshake failed"),
             Err(_) => return debug!("webhook handshake timed out"),
         };
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        // By what the handshake agreed on: guessing from the first bytes would wait for them for ever.
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             debug!(%error, "webhook connection failed");

@@ -103,7 +103,7 @@ impl Store {
         };
         object["metadata"]["generation"] = json!(generation);
         let kind = if old.is_some() { "MODIFIED" } else { "ADDED" };
-        self.tell(path, json!({ "type": kind, "object": object }));
+        self.tell(path, &json!({ "type": kind, "object": object }));
         self.objects.insert(path.to_owned(), object.clone());
         object
     }
@@ -112,11 +112,11 @@ impl Store {
         let mut object = self.objects.remove(path)?;
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        self.tell(path, json!({ "type": "DELETED", "object": object }));
+        self.tell(path, &json!({ "type": "DELETED", "object": object }));
         Some(object)
     }
 
-    fn tell(&mut self, path: &str, event: Value) {
+    fn tell(&mut self, path: &str, event: &Value) {
         let plural = plural(path);
         self.watches.retain(|(of, watch)| *of != plural || watch.send(event.clone()).is_ok());
     }
