@@ -37,12 +37,18 @@ fn the_chart_has_the_version_of_the_workspace() {
 fn the_operator_may_watch_every_custom_resource_and_write_its_status() {
     let rules = chart("templates/rbac.yaml");
     let resources: Vec<&str> = rules.lines().filter(|line| line.trim().starts_with("resources:")).collect();
-    let granted: BTreeSet<&str> =
-        resources.iter().flat_map(|line| line.split(['[', ']', ',', ' '])).filter(|word| !word.is_empty()).collect();
+    let granted: BTreeSet<&str> = resources
+        .iter()
+        .flat_map(|line| line.split(['[', ']', ',', ' ']))
+        .filter(|word| !word.is_empty())
+        .collect();
     for definition in definitions() {
         let plural = definition.spec.names.plural;
         assert!(granted.contains(plural.as_str()), "rbac.yaml does not name {plural}");
-        assert!(granted.contains(format!("{plural}/status").as_str()), "rbac.yaml does not name {plural}/status");
+        assert!(
+            granted.contains(format!("{plural}/status").as_str()),
+            "rbac.yaml does not name {plural}/status"
+        );
     }
 }
 

@@ -16,7 +16,7 @@ pub enum Verdict {
 }
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The methods of RFC 9110 and PATCH (RFC 5789): with a space after it, no other protocol begins so.
+/// The methods of RFC 9110 and PATCH (RFC 5789): with a space and a path after it, no other protocol begins so.
 const METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH "];
 /// A request line with an unknown method is followed this far to see whether it ends in an HTTP version.
@@ -42,8 +42,13 @@ pub fn detect(bytes: &[u8]) -> Verdict {
     if HTTP2_PREFACE.starts_with(bytes) {
         return Verdict::Undecided;
     }
-    if METHODS.iter().any(|method| bytes.starts_with(method)) {
-        return Verdict::Http1;
+    if let Some(target) = METHODS.iter().find_map(|method| bytes.strip_prefix(*method)) {
+        return match target.first() {
+            None => Verdict::Undecided,
+            Some(b'/' | b'*') => Verdict::Http1,
+            // Absolute or authority form, or a line of another protocol that begins like a request.
+            Some(_) => by_request_line(bytes),
+        };
     }
     if METHODS.iter().any(|method| method.starts_with(bytes)) {
         return Verdict::Undecided;
@@ -78,10 +83,13 @@ mod tests {
 
     #[test]
     fn tells_the_protocols_apart() {
-        let cases: [(&[u8], Verdict); 15] = [
+        let cases: [(&[u8], Verdict); 18] = [
             (b"", Verdict::Undecided),
             (b"GET / HTTP/1.1\r\n", Verdict::Http1),
             (b"GE", Verdict::Undecided),
+            (b"GET ", Verdict::Undecided),
+            (b"GET http://a/ HTTP/1.1\r\n", Verdict::Http1),
+            (b"GET is how this begins\r\n", Verdict::Opaque),
             (b"P", Verdict::Undecided),
             (b"PROPFIND /x HTTP/1.1\r\n", Verdict::Http1),
             (b"PROPFIND /x HT", Verdict::Undecided),

@@ -38,7 +38,7 @@ fn always(rule: Rule) -> Service {
 
 #[tokio::test]
 async fn a_request_crosses_both_sides_unchanged() {
-    let app = server(|head| ok(head)).await;
+    let app = server(ok).await;
     let world = World::new();
     let inbound = world.proxy(&[], &[app]).await;
     world.service("cart", &[inbound.listeners[0]]);
@@ -113,7 +113,7 @@ async fn talk_once(listener: std::net::SocketAddr) -> String {
 
 #[tokio::test]
 async fn headers_are_changed_on_both_ways() {
-    let app = server(|head| ok(head)).await;
+    let app = server(ok).await;
     let world = World::new();
     world.service("cart", &[app]);
     let change =

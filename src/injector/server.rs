@@ -8,7 +8,7 @@
 //! When told to stop it goes on for a moment, as the API server may not have heard yet that this replica is
 //! going; then it lets what is under way end.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -20,7 +20,10 @@ use axum::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
 use tokio::{
@@ -117,35 +120,33 @@ async fn accept(
     }
 }
 
-fn connection(
+async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     service: TowerToHyperService<Router>,
-    watcher: hyper_util::server::graceful::Watcher,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        // A review is one small write each way; waiting to fill a segment would cost 40 ms.
-        let _ = stream.set_nodelay(true);
-        let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return debug!(%error, "webhook handshake failed"),
-            Err(_) => return debug!("webhook handshake timed out"),
-        };
-        // By what the handshake agreed on: guessing from the first bytes would wait for them for ever.
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let builder = auto::Builder::new(TokioExecutor::new());
-        let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        if let Err(error) = watcher.watch(connection).await {
-            debug!(%error, "webhook connection failed");
-        }
+    watcher: Watcher,
+) {
+    // A review is one small write each way; waiting to fill a segment would cost 40 ms.
+    let _ = stream.set_nodelay(true);
+    let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%error, "webhook handshake failed"),
+        Err(_) => return debug!("webhook handshake timed out"),
+    };
+    // By what the handshake agreed on: guessing from the first bytes would wait for them for ever.
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        debug!(%error, "webhook connection failed");
     }
 }
 

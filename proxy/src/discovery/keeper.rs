@@ -27,6 +27,9 @@ use crate::{
 
 /// How long an address that is no Service's is not asked about again.
 const OUTSIDE_FOR: Duration = Duration::from_secs(10);
+/// The same after a look-up that failed: the rights of a namespace that was labelled just now may still be on
+/// their way.
+const UNKNOWN_FOR: Duration = Duration::from_millis(500);
 /// Addresses that are remembered as no Service's.
 const MOST_OUTSIDE: usize = 4096;
 /// News that are taken in together, before snapshots are made.
@@ -52,8 +55,8 @@ pub(super) struct Keeper {
     last_refusal: Option<String>,
 }
 
-/// The API server's answer to a look-up by address.
-type Answer = (IpAddr, Option<Service>);
+/// The API server's answer to a look-up by address; none when it gave none.
+type Answer = (IpAddr, Option<Option<Service>>);
 
 impl Keeper {
     pub(super) fn new(origin: Origin, directory: Arc<Directory>, telemetry: Arc<Telemetry>) -> Self {
@@ -132,27 +135,31 @@ impl Keeper {
             let port = ServicePort { namespace: name.namespace, name: name.name, port: address.port() };
             return self.want(port, Some(address), answer);
         }
-        let Origin::Kube(kube) = &self.origin else { return self.outside(address, answer) };
+        let Origin::Kube(kube) = &self.origin else { return self.outside(address, OUTSIDE_FOR, answer) };
         let waiting = self.asked.entry(address.ip()).or_default();
         waiting.push((address, answer));
         if waiting.len() == 1 {
             let (kube, answers) = (Arc::clone(kube), answers.clone());
             tokio::spawn(async move {
                 let ip = address.ip();
-                let service = kube.service_at(ip).await.unwrap_or_else(|error| {
-                    tracing::warn!(%error, address = %ip, "look-up failed; the connection goes straight on");
-                    None
-                });
+                let service = match kube.service_at(ip).await {
+                    Ok(service) => Some(service),
+                    Err(error) => {
+                        tracing::warn!(%error, address = %ip, "look-up failed; the connection goes straight on");
+                        None
+                    }
+                };
                 let _ = answers.send((ip, service)).await;
             });
         }
     }
 
-    fn answered(&mut self, ip: IpAddr, service: Option<&Service>) {
+    fn answered(&mut self, ip: IpAddr, service: Option<&Option<Service>>) {
         for (address, answer) in self.asked.remove(&ip).unwrap_or_default() {
             match service {
-                None => self.outside(address, answer),
-                Some(service) => {
+                None => self.outside(address, UNKNOWN_FOR, answer),
+                Some(None) => self.outside(address, OUTSIDE_FOR, answer),
+                Some(Some(service)) => {
                     let Name { namespace, name } = service.metadata.full_name();
                     self.want(ServicePort { namespace, name, port: address.port() }, Some(address), answer);
                 }
@@ -160,8 +167,8 @@ impl Keeper {
         }
     }
 
-    fn outside(&self, address: SocketAddr, answer: oneshot::Sender<Resolved>) {
-        let until = Instant::now() + OUTSIDE_FOR;
+    fn outside(&self, address: SocketAddr, duration: Duration, answer: oneshot::Sender<Resolved>) {
+        let until = Instant::now() + duration;
         self.directory.update(|entries| {
             if entries.len() >= MOST_OUTSIDE {
                 entries.retain(|_, entry| matches!(entry, Entry::Service(_)));
@@ -231,7 +238,7 @@ impl Keeper {
                     }
                     let _ = answer.send(Resolved::Service(destination));
                 }
-                (None, Some(address)) => self.outside(address, answer),
+                (None, Some(address)) => self.outside(address, OUTSIDE_FOR, answer),
                 (None, None) => {
                     let _ = answer.send(Resolved::Outside);
                 }
