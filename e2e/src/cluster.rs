@@ -41,7 +41,7 @@ impl Cluster {
             own: kubeconfig == ours,
             kubeconfig,
             image_prefix: env::var("FERRULE_E2E_IMAGE_PREFIX")
-                .unwrap_or_else(|_| "docker.io/ferrule".to_owned()),
+                .unwrap_or_else(|_| "ferrule".to_owned()),
             root,
         })
     }

@@ -2,15 +2,17 @@
 
 use std::{
     env,
+    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Instant,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::{cluster::Cluster, diagnosis, install, namespace::Namespace, workload::clock};
@@ -59,20 +61,40 @@ pub fn run(group: &str, tests: &[Test]) -> ExitCode {
         println!("e2e group {group}: skipped, it needs a cluster; run `make e2e ONLY={group}`");
         return ExitCode::SUCCESS;
     }
+    let _alone = match alone() {
+        Ok(lock) => lock,
+        Err(error) => {
+            println!("e2e group {group}: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     // The tests share one installation, and some take the operator or the API server away.
     arguments.test_threads = Some(1);
     let trials = tests.iter().map(|&(name, test)| Trial::test(name, move || perform(name, test))).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+/// Two runs at once would uninstall Ferrule under each other.
+fn alone() -> Result<File> {
+    let path = Cluster::from_env()?.file("target/e2e.lock");
+    let lock = File::create(&path).with_context(|| path.display().to_string())?;
+    if lock.try_lock().is_err() {
+        println!("waiting for another run of the cluster tests to end");
+        lock.lock()?;
+    }
+    Ok(lock)
+}
+
 fn perform(name: &str, test: fn(&Scene) -> Result<()>) -> std::result::Result<(), Failed> {
     let cluster = Arc::new(Cluster::from_env().map_err(|error| format!("{error:#}"))?);
     let scene = Scene { cluster, namespaces: Mutex::default() };
+    let started = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         install::ensure(&scene.cluster)?;
         test(&scene)
     }));
     let outcome = outcome.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", panic_message(panic.as_ref()))));
+    note(&format!("{:.1} s", started.elapsed().as_secs_f64()));
     let namespaces = scene.namespaces.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Err(error) = &outcome {
         println!("\n---- {name}: {error:#}");
