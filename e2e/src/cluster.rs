@@ -40,8 +40,7 @@ impl Cluster {
             helm: bin.join("helm"),
             own: kubeconfig == ours,
             kubeconfig,
-            image_prefix: env::var("FERRULE_E2E_IMAGE_PREFIX")
-                .unwrap_or_else(|_| "ferrule".to_owned()),
+            image_prefix: env::var("FERRULE_E2E_IMAGE_PREFIX").unwrap_or_else(|_| "ferrule".to_owned()),
             root,
         })
     }
