@@ -154,6 +154,21 @@ async fn a_pod_gets_a_patch_that_applies() {
 }
 
 #[tokio::test]
+async fn a_pod_that_the_api_server_asks_about_again_is_not_changed_again() {
+    let webhook = Webhook::start().await;
+    let mut connection = webhook.connect().await;
+    let response = connection.review(&pod()).await;
+    let patch: ByteString = serde_json::from_value(response["patch"].clone()).expect("base64");
+    let patch: json_patch::Patch = serde_json::from_slice(&patch.0).expect("a JSON patch");
+    let mut pod = pod();
+    json_patch::patch(&mut pod, &patch).expect("applies");
+    let again = connection.review(&pod).await;
+    assert_eq!((&again["allowed"], again.get("patch")), (&json!(true), None));
+    assert_eq!(webhook.metrics.reviews(ReviewResult::Injected), 1);
+    assert_eq!(webhook.metrics.reviews(ReviewResult::Unchanged), 1);
+}
+
+#[tokio::test]
 async fn a_refusal_is_an_answer_with_a_message() {
     let webhook = Webhook::start().await;
     let mut pod = pod();

@@ -19,6 +19,9 @@ use prometheus_client::{
 pub enum ReviewResult {
     /// The pod got a sidecar.
     Injected,
+    /// The pod has its sidecar already. The API server asks again when others changed the pod after us, as
+    /// its own admission of service accounts does.
+    Unchanged,
     /// The pod was let through as it was.
     Skipped,
     /// The pod was refused: what it asks for can't be done.

@@ -90,6 +90,9 @@ pub(super) fn answer(
     let request = review.request.ok_or(Malformed::NoRequest)?;
     let decision = decide(&request, settings, pod_security);
     let (result, response, refusal) = match decision {
+        Ok(Some(Decision::Inject { patch, warnings })) if patch.is_empty() => {
+            (ReviewResult::Unchanged, Response::allowed(request.uid, warnings), None)
+        }
         Ok(Some(Decision::Inject { patch, warnings })) => {
             (ReviewResult::Injected, Response::patched(request.uid, &patch, warnings)?, None)
         }
@@ -127,9 +130,6 @@ impl Response {
     }
 
     fn patched(uid: String, patch: &Patch, warnings: Vec<String>) -> Result<Self, serde_json::Error> {
-        if patch.is_empty() {
-            return Ok(Self::allowed(uid, warnings));
-        }
         let patch = ByteString(serde_json::to_vec(patch)?);
         Ok(Self { patch_type: Some("JSONPatch"), patch: Some(patch), ..Self::allowed(uid, warnings) })
     }

@@ -30,6 +30,9 @@ const OUTSIDE_FOR: Duration = Duration::from_secs(10);
 /// The same after a look-up that failed: the rights of a namespace that was labelled just now may still be on
 /// their way.
 const UNKNOWN_FOR: Duration = Duration::from_millis(500);
+/// How long a configuration that was deleted stays in force: the operator puts back what somebody else deleted,
+/// and in the meantime requests must not fall back to having no Route.
+const GONE_AFTER: Duration = Duration::from_secs(10);
 /// Addresses that are remembered as no Service's.
 const MOST_OUTSIDE: usize = 4096;
 /// News that are taken in together, before snapshots are made.
@@ -53,6 +56,8 @@ pub(super) struct Keeper {
     asked: HashMap<IpAddr, Vec<(SocketAddr, oneshot::Sender<Resolved>)>>,
     watches: HashMap<Watched, AbortHandle>,
     last_refusal: Option<String>,
+    /// Namespaces whose configuration is gone, and when that takes effect.
+    gone: HashMap<String, tokio::time::Instant>,
 }
 
 /// The API server's answer to a look-up by address; none when it gave none.
@@ -70,6 +75,7 @@ impl Keeper {
             asked: HashMap::new(),
             watches: HashMap::new(),
             last_refusal: None,
+            gone: HashMap::new(),
         }
     }
 
@@ -95,11 +101,21 @@ impl Keeper {
                     self.obey(command, &answers);
                 }
                 Some((address, service)) = answered.recv() => self.answered(address, service.as_ref()),
+                () = first(&self.gone), if !self.gone.is_empty() => self.drop_gone(),
             }
         }
     }
 
     fn take_in(&mut self, change: Change) {
+        if let Change::Shard { namespace, index: 0, object } = &change {
+            if object.is_some() {
+                self.gone.remove(namespace);
+            } else if self.world.meshes.contains_key(namespace) {
+                let at = tokio::time::Instant::now() + GONE_AFTER;
+                self.gone.entry(namespace.clone()).or_insert(at);
+                return;
+            }
+        }
         match self.world.apply(change) {
             Ok(()) => {}
             // Half of the shards are new and half are not: the rest is on its way.
@@ -113,6 +129,16 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    fn drop_gone(&mut self) {
+        let now = tokio::time::Instant::now();
+        let due: Vec<_> = self.gone.extract_if(|_, at| *at <= now).map(|(namespace, _)| namespace).collect();
+        for namespace in due {
+            // Nothing is left that could be refused.
+            let _ = self.world.apply(Change::Shard { namespace, index: 0, object: None });
+        }
+        self.refresh();
     }
 
     fn obey(&mut self, command: Command, answers: &mpsc::Sender<Answer>) {
@@ -319,6 +345,13 @@ impl Keeper {
             .collect();
         let watches: Vec<_> = self.watches.keys().map(ToString::to_string).collect();
         json!({"destinations": destinations, "watches": watches, "lastRefusal": self.last_refusal})
+    }
+}
+
+/// Waits for the earliest of these times.
+async fn first(times: &HashMap<String, tokio::time::Instant>) {
+    if let Some(earliest) = times.values().min() {
+        tokio::time::sleep_until(*earliest).await;
     }
 }
 
