@@ -3,10 +3,10 @@
 # KUBECONFIG names), loads the images of this build, and runs one group of tests
 # or all. Its exit code is the tests'.
 #
-# usage: [ONLY=GROUP] [KUBECONFIG=…] [FERRULE_E2E_…=…] run.sh [FILTER…]
+# usage: [ONLY=GROUP] [KUBECONFIG=…] [FERRULE_E2E_…=…] run.sh [FILTER]
 #
-# The variables are described in README.md beside this file; FILTER are names of
-# tests, or parts of them.
+# The variables are described in README.md beside this file; FILTER is the name of
+# a test, or a part of it.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

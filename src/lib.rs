@@ -6,6 +6,7 @@
 //! ```
 
 pub mod api;
+mod backoff;
 pub mod cli;
 pub mod controller;
 pub mod injector;

@@ -193,7 +193,7 @@ fn follow(api: Api, kind: String, since: u64) -> Response {
 async fn create(State(api): State<Api>, Path(kind): Path<String>, body: Bytes) -> Response {
     let created = api.change(&kind, |current| match current {
         // The slower of two replicas finds the object of the faster.
-        Some(_) => Err(failure(StatusCode::CONFLICT, "AlreadyExists")),
+        Some(_) => Err((StatusCode::CONFLICT, "AlreadyExists")),
         None => Ok(serde_json::from_slice(&body).expect("JSON")),
     });
     if created.is_ok() {
@@ -205,9 +205,9 @@ async fn create(State(api): State<Api>, Path(kind): Path<String>, body: Bytes) -
 async fn replace(State(api): State<Api>, Path((kind, _)): Path<(String, String)>, body: Bytes) -> Response {
     let object: Value = serde_json::from_slice(&body).expect("JSON");
     answer(api.change(&kind, |current| match current {
-        None => Err(failure(StatusCode::NOT_FOUND, "NotFound")),
+        None => Err((StatusCode::NOT_FOUND, "NotFound")),
         Some(current) if current["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] => {
-            Err(failure(StatusCode::CONFLICT, "Conflict"))
+            Err((StatusCode::CONFLICT, "Conflict"))
         }
         Some(_) => Ok(object),
     }))
@@ -216,18 +216,19 @@ async fn replace(State(api): State<Api>, Path((kind, _)): Path<(String, String)>
 async fn patch(State(api): State<Api>, Path((kind, _)): Path<(String, String)>, body: Bytes) -> Response {
     let patch: json_patch::Patch = serde_json::from_slice(&body).expect("a JSON patch");
     answer(api.change(&kind, |current| {
-        let mut object = current.cloned().ok_or_else(|| failure(StatusCode::NOT_FOUND, "NotFound"))?;
-        json_patch::patch(&mut object, &patch)
-            .map_err(|_| failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid"))?;
+        let mut object = current.cloned().ok_or((StatusCode::NOT_FOUND, "NotFound"))?;
+        json_patch::patch(&mut object, &patch).map_err(|_| (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"))?;
         Ok(object)
     }))
 }
 
-fn answer(result: Result<Value, Response>) -> Response {
-    result.map_or_else(|failure| failure, |object| axum::Json(object).into_response())
+type Failure = (StatusCode, &'static str);
+
+fn answer(result: Result<Value, Failure>) -> Response {
+    result.map_or_else(failure, |object| axum::Json(object).into_response())
 }
 
-fn failure(code: StatusCode, reason: &str) -> Response {
+fn failure((code, reason): Failure) -> Response {
     let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason,
         "reason": reason, "code": code.as_u16()});
     (code, axum::Json(status)).into_response()

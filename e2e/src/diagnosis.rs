@@ -51,6 +51,10 @@ fn of_namespace(report: &mut Report, namespace: &Namespace) {
         }
         let logs = ["logs", &pod_name, "-c", PROXY_CONTAINER, LINES_KEPT];
         report.section(&format!("{pod_name}: sidecar log"), namespace.kubectl(&logs));
+        // Asking a pod that has ended takes until the API server gives up.
+        if pod["status"]["phase"] != "Running" {
+            continue;
+        }
         report.section(&format!("{pod_name}: /config"), namespace.admin(&pod_name, "/config"));
         report.section(&format!("{pod_name}: /metrics"), namespace.admin(&pod_name, "/metrics"));
     }

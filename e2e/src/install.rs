@@ -39,6 +39,9 @@ fn from_scratch(cluster: &Cluster) -> Result<()> {
 fn remove_leftovers(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["delete", "namespaces", "-l", "ferrule-e2e=true", "--wait=false"])?;
     cluster.helm(&["uninstall", RELEASE, "--namespace", SYSTEM_NAMESPACE, "--ignore-not-found", "--wait"])?;
+    // Still naming a pod that is gone, it would keep the new operators waiting until it runs out.
+    let lease = ["delete", "lease", "ferrule-operator", "--ignore-not-found"];
+    cluster.kubectl(&[&["--namespace", SYSTEM_NAMESPACE], &lease[..]].concat())?;
     Ok(())
 }
 

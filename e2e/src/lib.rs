@@ -1,7 +1,7 @@
 //! Ferrule's tests on a real cluster: the programs that run in pods, and the harness around kubectl and helm.
 //!
 //! ```text
-//!   tests/GROUP ──▶ suite (a Scene per test) ──▶ cluster (kubectl, helm) ──▶ API server
+//!   tests/GROUP ──▶ suite (a Scene each)     ──▶ cluster (kubectl, helm) ──▶ API server
 //!                     │                     └──▶ client (testclient in a pod) ──▶ workload::report
 //!                     └─ on failure: diagnosis
 //! ```
@@ -14,6 +14,7 @@ pub mod diagnosis;
 pub mod install;
 pub mod metrics;
 pub mod namespace;
+pub mod scene;
 pub mod shop;
 pub mod stats;
 pub mod suite;

@@ -5,7 +5,7 @@ use std::{ops::Deref, time::Duration};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::{client::Client, namespace::Namespace, suite::Scene, wait::eventually};
+use crate::{client::Client, namespace::Namespace, scene::Scene, wait::eventually};
 
 /// URL of the Service that routes are for.
 pub const URL: &str = "http://reviews:8080/";
@@ -30,8 +30,17 @@ impl Shop {
     /// When it does not become ready.
     pub fn open(scene: &Scene) -> Result<Self> {
         let namespace = scene.namespace("shop", true)?;
-        namespace.apply_file("shop.yaml")?;
-        namespace.wait_for_rollouts()?;
+        furnish(&namespace)?;
+        Ok(Self { namespace })
+    }
+
+    /// A shop that other tests use too, without Routes; for tests that leave its pods as they are.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn shared(scene: &Scene) -> Result<Self> {
+        let namespace = scene.shared("shop", furnish)?;
+        namespace.kubectl(&["delete", "routes.ferrule.dev", "--all"])?;
         Ok(Self { namespace })
     }
 
@@ -65,6 +74,11 @@ impl Shop {
             Ok(())
         })
     }
+}
+
+fn furnish(namespace: &Namespace) -> Result<()> {
+    namespace.apply_file("shop.yaml")?;
+    namespace.wait_for_rollouts()
 }
 
 /// A Route for `reviews` with these rules.

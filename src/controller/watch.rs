@@ -20,6 +20,7 @@ use super::{
     plan::{MANAGED_BY, MANAGER, binding_key},
     writes::Key,
 };
+use crate::backoff::watch_backoff;
 
 /// What a watch says.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub enum Message {
 /// Watches a kind until nobody listens.
 pub async fn run(client: Client, kind: Kind, messages: mpsc::Sender<Message>, metrics: Metrics) {
     let api: Api<DynamicObject> = Api::all_with(client, &kind.api_resource());
-    let mut events = watcher(api, config(kind)).default_backoff().boxed();
+    let mut events = watcher(api, config(kind)).backoff(watch_backoff()).boxed();
     let mut listed = Vec::new();
     while let Some(event) = events.next().await {
         metrics.watch_event(kind);

@@ -19,6 +19,7 @@ use kube::{
 use tracing::warn;
 
 use super::podsecurity::Level;
+use crate::backoff::watch_backoff;
 
 /// Pod Security levels that forbid injection, by namespace; clones share the state.
 ///
@@ -47,7 +48,7 @@ impl Namespaces {
     pub(super) async fn follow(self, client: Client) {
         let api = Api::<PartialObjectMeta<Namespace>>::all(client);
         let config = watcher::Config::default().labels(&format!("{INJECT_LABEL}=enabled"));
-        self.absorb(watcher(api, config).default_backoff()).await;
+        self.absorb(watcher(api, config).backoff(watch_backoff())).await;
     }
 
     async fn absorb(&self, events: impl Stream<Item = watcher::Result<Event<PartialObjectMeta<Namespace>>>>) {

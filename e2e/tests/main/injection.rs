@@ -6,14 +6,14 @@ use anyhow::{Result, ensure};
 use ferrule_config::names::PROXY_CONTAINER;
 use ferrule_e2e::{
     namespace::{Namespace, name_of},
+    scene::Scene,
     shop::Shop,
-    suite::Scene,
     wait::eventually,
 };
 use serde_json::{Value, json};
 
 pub fn a_job_ends(scene: &Scene) -> Result<()> {
-    let shop = Shop::open(scene)?;
+    let shop = Shop::shared(scene)?;
     let mut template = pod("job", &json!({}), &json!({}), &["/testclient", "once", "http://reviews:8080/"]);
     template["spec"]["restartPolicy"] = "Never".into();
     let job = json!({

@@ -7,8 +7,8 @@ use ferrule_config::names::SYSTEM_NAMESPACE;
 use ferrule_e2e::{
     install::{self, CHART, OPERATOR, RELEASE},
     namespace::Namespace,
+    scene::Scene,
     shop::{Shop, URL, split},
-    suite::Scene,
     wait::eventually,
 };
 use serde_json::Value;

@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use ferrule_e2e::{
     api::Server,
     client::Load,
+    scene::Scene,
     shop::{Shop, URL, split},
-    suite::{Scene, note},
+    suite::note,
     wait::eventually,
     workload::{
         clock::wall_us,
@@ -25,7 +26,7 @@ const RATE: u32 = 500;
 const SETTLE: Duration = Duration::from_millis(150);
 
 pub fn a_change_is_in_force_everywhere_within_a_second(scene: &Scene) -> Result<()> {
-    let shop = Shop::open(scene)?;
+    let shop = Shop::shared(scene)?;
     shop.route_and_wait(&split(100, 0), "v1")?;
     let clients = shop.clients()?;
     ensure!(clients.len() == 2, "{} clients", clients.len());

@@ -2,15 +2,16 @@
 
 use anyhow::{Context, Result, ensure};
 use ferrule_e2e::{
+    scene::Scene,
     shop::{Shop, split},
-    suite::{Scene, note},
+    suite::note,
     workload::tcp::GREETING,
 };
 
 const CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
 pub fn tcp_passes_whoever_speaks_first(scene: &Scene) -> Result<()> {
-    let shop = Shop::open(scene)?;
+    let shop = Shop::shared(scene)?;
     let client = shop.client()?;
     for text in ["hello\n", "\u{1}\u{2} binary", "GET is how this line begins, but it is no HTTP\r\n"] {
         let echo = client.tcp("reviews", 9000, &["--send", text])?;
@@ -31,7 +32,7 @@ pub fn tcp_passes_whoever_speaks_first(scene: &Scene) -> Result<()> {
 }
 
 pub fn an_ipv6_service_address_is_meshed(scene: &Scene) -> Result<()> {
-    let shop = Shop::open(scene)?;
+    let shop = Shop::shared(scene)?;
     let service = shop.get(&["service", "reviews"])?;
     let addresses = service["spec"]["clusterIPs"].as_array().cloned().unwrap_or_default();
     let address =
@@ -55,7 +56,7 @@ pub fn an_ipv6_service_address_is_meshed(scene: &Scene) -> Result<()> {
 }
 
 pub fn pod_addresses_and_the_api_server_are_reachable(scene: &Scene) -> Result<()> {
-    let shop = Shop::open(scene)?;
+    let shop = Shop::shared(scene)?;
     let client = shop.client()?;
     let pods = shop.pods("app=reviews,version=v1")?;
     let pod = pods.first().context("no pod of v1")?;

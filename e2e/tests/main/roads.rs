@@ -5,7 +5,7 @@ use ferrule_config::names::PROXY_CONTAINER;
 use ferrule_e2e::{
     client::Client,
     namespace::Namespace,
-    suite::Scene,
+    scene::Scene,
     workload::{digest, report::Response},
 };
 
@@ -13,10 +13,11 @@ const URL: &str = "http://plain:8080/";
 const REQUESTS: u32 = 100;
 
 fn plain(scene: &Scene) -> Result<(Namespace, Client)> {
-    let namespace = scene.namespace("plain", true)?;
-    namespace.apply_file("plain.yaml")?;
-    namespace.wait_for_ready("plain")?;
-    namespace.wait_for_ready("client")?;
+    let namespace = scene.shared("plain", |namespace| {
+        namespace.apply_file("plain.yaml")?;
+        namespace.wait_for_ready("plain")?;
+        namespace.wait_for_ready("client")
+    })?;
     let client = Client::new(&namespace, "client");
     Ok((namespace, client))
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ferrule_e2e::{
+    scene::Scene,
     shop::{Shop, URL, route, split},
     stats::binomial_range,
-    suite::{Scene, note},
+    suite::note,
     wait::eventually,
 };
 use serde_json::json;
@@ -14,7 +15,7 @@ use serde_json::json;
 const REQUESTS: u64 = 2000;
 
 pub fn weights_split_requests(scene: &Scene) -> Result<()> {
-    let shop = Shop::open(scene)?;
+    let shop = Shop::shared(scene)?;
     let client = shop.client()?;
     shop.route_and_wait(&split(0, 100), "v2")?;
     shop.route_and_wait(&split(100, 0), "v1")?;
@@ -41,8 +42,14 @@ pub fn weights_split_requests(scene: &Scene) -> Result<()> {
 }
 
 pub fn headers_choose_the_version(scene: &Scene) -> Result<()> {
-    let shop = Shop::open(scene)?;
+    let shop = Shop::shared(scene)?;
     let client = shop.client()?;
+    let name = format!("{}/reviews/beta", shop.name());
+    let counted = || -> Result<f64> {
+        let metrics = shop.metrics(client.pod())?;
+        Ok(metrics.sum("ferrule_requests_total", &[("direction", "outbound"), ("route", &name)]))
+    };
+    let before = counted()?;
     let rules = json!([
         {"name": "beta", "matches": [{"headers": [{"name": "X-User", "exact": "beta"}]}],
          "backendRefs": [{"name": "reviews-v2", "port": 8080}]},
@@ -68,15 +75,13 @@ pub fn headers_choose_the_version(scene: &Scene) -> Result<()> {
         ensure!(summary.versions.get(version) == Some(&20), "{url} {options:?}: {:?}", summary.versions);
     }
     // The metrics name the rule.
-    let metrics = shop.metrics(client.pod())?;
-    let name = format!("{}/reviews/beta", shop.name());
-    let counted = metrics.sum("ferrule_requests_total", &[("direction", "outbound"), ("route", &name)]);
-    ensure!(counted == 40.0, "metrics count {counted} requests of rule {name}");
+    let increase = counted()? - before;
+    ensure!(increase == 40.0, "metrics count {increase} requests of rule {name}");
     Ok(())
 }
 
 pub fn a_rule_changes_headers_and_bounds_time(scene: &Scene) -> Result<()> {
-    let shop = Shop::open(scene)?;
+    let shop = Shop::shared(scene)?;
     let client = shop.client()?;
     let rules = json!([{
         "requestHeaders": {

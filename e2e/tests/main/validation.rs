@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ferrule_e2e::{
     namespace::Namespace,
+    scene::Scene,
     shop::{Shop, URL, route, split},
-    suite::Scene,
     wait::eventually,
 };
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ pub fn explain_reads_like_documentation(scene: &Scene) -> Result<()> {
 }
 
 pub fn a_route_without_target_is_not_accepted_and_others_work(scene: &Scene) -> Result<()> {
-    let shop = Shop::open(scene)?;
+    let shop = Shop::shared(scene)?;
     shop.route_and_wait(&split(0, 1), "v2")?;
     let mut stray = route(&json!([{"backendRefs": [{"name": "reviews-v1"}]}]));
     stray["metadata"]["name"] = "stray".into();

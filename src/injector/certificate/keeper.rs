@@ -24,7 +24,7 @@ use super::{
     plan::{Plan, plan},
     resolver::{CertificateError, Certificates},
 };
-use crate::injector::Settings;
+use crate::{backoff::watch_backoff, injector::Settings};
 
 /// Name of the Secret in the operator's namespace.
 const SECRET: &str = "ferrule-webhook-tls";
@@ -76,8 +76,9 @@ impl Keeper {
     /// Watches and acts for as long as it is polled.
     pub(in crate::injector) async fn run(self) {
         let name = &self.settings.webhook_configuration;
-        let mut secrets = pin!(watch_object(self.secrets.clone(), SECRET).default_backoff());
-        let mut configurations = pin!(watch_object(self.configurations.clone(), name).default_backoff());
+        let mut secrets = pin!(watch_object(self.secrets.clone(), SECRET).backoff(watch_backoff()));
+        let mut configurations =
+            pin!(watch_object(self.configurations.clone(), name).backoff(watch_backoff()));
         let mut state = State {
             secret: Seen::NotYet,
             configuration: Seen::NotYet,

@@ -9,7 +9,7 @@ use super::client::{ApiError, Client};
 /// Largest line of a watch, in bytes: an object is at most about 1.5 MiB, etcd's limit.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 /// First and longest pause after an error.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
 /// News of a collection.
 pub(super) enum Event<T> {
