@@ -2,7 +2,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ferrule_config::names::SYSTEM_NAMESPACE;
 
 use crate::{cluster::Cluster, wait::eventually};
@@ -17,16 +17,20 @@ pub const OPERATOR: &str = "app.kubernetes.io/name=ferrule-operator";
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-static INSTALLED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+static INSTALLED: OnceLock<bool> = OnceLock::new();
 
-/// Installs Ferrule from scratch, once a process, as the README tells a user to. Every test after the first
-/// finds the same outcome.
+/// Installs Ferrule from scratch, once a process, as the README tells a user to.
 ///
 /// # Errors
-/// When it does not install.
+/// When it does not install; to the tests after the first, that it did not.
 pub fn ensure(cluster: &Cluster) -> Result<()> {
-    let outcome = INSTALLED.get_or_init(|| from_scratch(cluster).map_err(|error| format!("{error:#}")));
-    outcome.clone().map_err(|error| anyhow!("Ferrule is not installed: {error}"))
+    let mut outcome = None;
+    let installed = INSTALLED.get_or_init(|| outcome.insert(from_scratch(cluster)).is_ok());
+    match outcome {
+        Some(first) => first.context("Ferrule does not install"),
+        None if *installed => Ok(()),
+        None => bail!("Ferrule is not installed; the first test tells why"),
+    }
 }
 
 fn from_scratch(cluster: &Cluster) -> Result<()> {
