@@ -59,10 +59,11 @@ const TESTS: &[Test] = &[
     ),
     ("a_corrupted_config_map_is_mended", faults::a_corrupted_config_map_is_mended),
     ("a_proxy_keeps_its_last_good_configuration", faults::a_proxy_keeps_its_last_good_configuration),
-    ("without_the_api_server_traffic_goes_on", faults::without_the_api_server_traffic_goes_on),
     (
         "an_upgrade_updates_the_resource_definitions",
         installation::an_upgrade_updates_the_resource_definitions,
     ),
     ("uninstalling_leaves_pods_working", installation::uninstalling_leaves_pods_working),
+    // Last: the cluster's own controllers need a while to find back after it.
+    ("without_the_api_server_traffic_goes_on", faults::without_the_api_server_traffic_goes_on),
 ];
