@@ -108,6 +108,15 @@ impl Cluster {
         call.limit(Duration::from_secs(180)).run()
     }
 
+    /// Runs `charts/test.sh`, the chart's tests that need no cluster, and gives its output.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub fn chart_tests(&self) -> Result<String> {
+        let helm = self.helm.to_string_lossy();
+        Call::new(&self.file("charts/test.sh"), &[&helm]).limit(Duration::from_secs(120)).run()
+    }
+
     /// An object, or a list of them, as JSON.
     ///
     /// # Errors
@@ -124,5 +133,23 @@ impl Cluster {
     pub fn component(&self, action: &str, name: &str) -> Result<()> {
         let script = self.file("e2e/cluster/component.sh");
         Call::new(&script, &[action, name]).limit(Duration::from_secs(120)).run().map(drop)
+    }
+
+    /// Whether a connection to a Service's first port opens from every node's own network.
+    ///
+    /// # Errors
+    /// When one of them is refused or not answered within 2 s. Only for our own cluster.
+    pub fn service_answers_on_nodes(&self, namespace: &str, name: &str) -> Result<()> {
+        let service = self.get(&["--namespace", namespace, "service", name])?;
+        let address = service["spec"]["clusterIP"].as_str().context("a cluster address")?;
+        let port = service["spec"]["ports"][0]["port"].as_u64().context("a port")?;
+        let connect = format!("exec 3<>/dev/tcp/{address}/{port}");
+        let nodes = self.get(&["nodes"])?["items"].as_array().map_or(0, Vec::len);
+        let script = self.file("e2e/cluster/in-node.sh");
+        for node in 1..=nodes {
+            let call = Call::new(&script, &[&node.to_string(), "bash", "-c", &connect]);
+            call.limit(Duration::from_secs(2)).run().with_context(|| format!("node {node}"))?;
+        }
+        Ok(())
     }
 }
