@@ -9,9 +9,11 @@ IMAGES := target/images
 E2E_ABLE := $(shell [ "$$(uname -s)" = Linux ] && [ "$$(id -u)" = 0 ] && echo yes)
 # Always the same set: with another one features differ and everything is built anew.
 PACKAGES := ferrule ferrule-proxy ferrule-e2e
+STATIC_FLAGS := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
+  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 DENY_ROOT := $(or $(FERRULE_CACHE),$(HOME)/.cache/ferrule)/cargo
 
-.PHONY: help deps build demo test check unit crds images e2e-images cluster cluster-down cluster-check e2e deny clean
+.PHONY: help deps build demo test check unit conformance crds images e2e-images cluster cluster-down cluster-check e2e bench bench-deps bench-profile deny clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,13 +43,14 @@ check: ## Format and lints.
 unit: ## All tests that need no cluster.
 	$(CARGO) test --workspace --locked
 
+conformance: ## The protocols, asked by others' tools: h2spec, gRPC interop, WebSocket, curl.
+	proxy/conformance/run.sh
+
 crds: ## Write crds/ from the Rust types.
 	$(CARGO) run --locked -q -p ferrule -- crds --out crds
 
 images: ## Images of operator and proxy as tars, without a container engine.
-	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
-	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
-	$(CARGO) build --release --locked --target $(TARGET) $(foreach package,$(PACKAGES),-p $(package))
+	$(STATIC_FLAGS) $(CARGO) build --release --locked --target $(TARGET) $(foreach package,$(PACKAGES),-p $(package))
 	images/pack.sh --name ferrule/ferrule:$(TAG) --out $(IMAGES)/ferrule.tar \
 	  --bin $(STATIC)/ferrule --entrypoint /ferrule --user 65532:65532 \
 	  --label org.opencontainers.image.title=ferrule --label org.opencontainers.image.version=$(VERSION) \
@@ -72,6 +75,25 @@ cluster-check: ## See that the node does what Kubernetes promises.
 
 e2e: ## The cluster tests (ONLY=group for one group; KUBECONFIG=file for a cluster of yours).
 	e2e/run.sh
+
+BENCH := target/release/ferrule-bench
+BENCH_OPTIONS = $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) \
+  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+bench: ## The proxy beside its peers (ONLY=h1-small,tcp PEERS=ferrule,haproxy ROUNDS=1 SECONDS=2 for a quick question).
+	$(CARGO) build --release --locked -p ferrule-bench
+	$(STATIC_FLAGS) $(CARGO) build --release --locked --target $(TARGET) $(foreach package,$(PACKAGES),-p $(package))
+	bench/run.sh $(BENCH) $(STATIC)/ferrule-proxy --out bench/RESULTS.md $(BENCH_OPTIONS)
+
+bench-deps: ## Fetch the peers.
+	bench/deps.sh
+
+bench-profile: ## Where CPU time goes (MEASURE=h1-small PEER=ferrule): text and flame graph in target/profile.
+	$(CARGO) build --release --locked -p ferrule-bench
+	RUSTFLAGS="-C force-frame-pointers=yes" CARGO_PROFILE_RELEASE_STRIP=none \
+	$(CARGO) build --release --locked -p ferrule-proxy --target-dir target/profile
+	bench/profile.sh $(BENCH) target/profile/release/ferrule-proxy \
+	  $(or $(MEASURE),h1-small) $(or $(PEER),ferrule) $(or $(SECONDS),10) target/profile
 
 deny: ## Licences, sources and duplicates of the dependencies.
 	@[ -x $(DENY_ROOT)/bin/cargo-deny ] || $(CARGO) install --locked --quiet --root $(DENY_ROOT) cargo-deny

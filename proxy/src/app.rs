@@ -17,6 +17,7 @@ use crate::{
     admin::{self, Admin},
     discovery::Discovery,
     drain::{self, Drain, DrainControl, Phase},
+    http2::upstreams::Upstreams,
     inbound::{self, Applications},
     net, outbound,
     pool::Pool,
@@ -150,7 +151,15 @@ fn work(listeners: Vec<(std::net::TcpListener, Role)>, context: Context) {
     };
     let Context { limits, telemetry, discovery, drain } = context;
     let shared = Rc::new(Shared {
-        worker: Worker { outbound: Pool::default(), inbound: Pool::default(), limits, telemetry, drain },
+        worker: Rc::new(Worker {
+            outbound: Pool::default(),
+            inbound: Pool::default(),
+            outbound_http2: Upstreams::default(),
+            inbound_http2: Upstreams::default(),
+            limits,
+            telemetry,
+            drain,
+        }),
         discovery,
         applications: Applications::default(),
     });
@@ -161,15 +170,14 @@ fn work(listeners: Vec<(std::net::TcpListener, Role)>, context: Context) {
     local.spawn_local(async move {
         loop {
             tokio::time::sleep(SWEEP).await;
-            shared.worker.outbound.sweep(Instant::now());
-            shared.worker.inbound.sweep(Instant::now());
+            shared.worker.sweep(Instant::now());
         }
     });
     runtime.block_on(local);
 }
 
 struct Shared {
-    worker: Worker,
+    worker: Rc<Worker>,
     discovery: Discovery,
     applications: Applications,
 }

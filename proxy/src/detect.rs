@@ -22,6 +22,12 @@ const METHODS: [&[u8]; 9] =
 /// A request line with an unknown method is followed this far to see whether it ends in an HTTP version.
 const LONGEST_LINE: usize = 8 * 1024;
 
+/// Whether these bytes may become the HTTP/2 connection preface.
+#[must_use]
+pub fn begins_as_preface(bytes: &[u8]) -> bool {
+    HTTP2_PREFACE.starts_with(bytes)
+}
+
 /// Tells the protocol from the bytes that a client has sent so far.
 #[must_use]
 pub fn detect(bytes: &[u8]) -> Verdict {

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use crate::{
     balance::Endpoint,
     http1::{self, buffer::Buffer},
-    net,
+    http2, net,
     snapshot::{Cluster, Destination, Protocol, Snapshot},
     sniff::{self, Found},
     tcp,
@@ -22,17 +22,17 @@ const MOST_PORTS: usize = 256;
 /// What a thread has learnt of the application's ports.
 #[derive(Debug, Default)]
 pub struct Applications {
-    ports: RefCell<HashMap<SocketAddr, Rc<Destination>>>,
+    ports: RefCell<HashMap<SocketAddr, Arc<Destination>>>,
 }
 
 impl Applications {
     /// The destination that stands for the application at this address.
-    pub fn at(&self, address: SocketAddr) -> Rc<Destination> {
+    pub fn at(&self, address: SocketAddr) -> Arc<Destination> {
         let mut ports = self.ports.borrow_mut();
         if ports.len() >= MOST_PORTS && !ports.contains_key(&address) {
             ports.clear();
         }
-        Rc::clone(ports.entry(address).or_insert_with(|| Rc::new(application(address))))
+        Arc::clone(ports.entry(address).or_insert_with(|| Arc::new(application(address))))
     }
 }
 
@@ -40,6 +40,7 @@ fn application(address: SocketAddr) -> Destination {
     let cluster = Cluster {
         service: format!("port-{}", address.port()).into(),
         port: address.port(),
+        protocol: Protocol::Detect,
         endpoints: vec![Arc::new(Endpoint::new(address))],
     };
     Destination::new(Snapshot {
@@ -51,17 +52,26 @@ fn application(address: SocketAddr) -> Destination {
 }
 
 /// Serves a connection for the application at `address`.
-pub async fn serve(mut client: TcpStream, address: SocketAddr, worker: &Worker, applications: &Applications) {
+pub async fn serve(
+    mut client: TcpStream,
+    address: SocketAddr,
+    worker: &Rc<Worker>,
+    applications: &Applications,
+) {
     let destination = applications.at(address);
     let service = Arc::clone(&destination.now().cluster.service);
     let connect = async || Ok((address, net::connect(address, worker.limits.connect).await?));
-    match sniff::sniff(&mut client, &destination, worker.limits.detect, connect).await {
+    match sniff::sniff(&mut client, &destination, &worker.limits, connect).await {
         Ok(Found::Http1(read, early)) => {
             worker.telemetry.connection(IN, &service, Carried::Http1);
             if let Some((address, upstream)) = early {
                 worker.inbound.put(address, upstream, Instant::now());
             }
             http1::serve(client, read, &destination, worker, IN).await;
+        }
+        Ok(Found::Http2(read)) => {
+            worker.telemetry.connection(IN, &service, Carried::Http2);
+            http2::server::serve(client, read, &destination, worker, IN).await;
         }
         Ok(Found::Opaque(read, early)) => {
             worker.telemetry.connection(IN, &service, Carried::Tcp);

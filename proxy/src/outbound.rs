@@ -1,6 +1,6 @@
 //! Connections of the pod's application: to a Service, balanced and routed; to anything else, straight on.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use tokio::net::TcpStream;
 
@@ -8,7 +8,7 @@ use crate::{
     balance::{self, Load},
     discovery::{Discovery, Resolved},
     http1::{self, buffer::Buffer},
-    net,
+    http2, net,
     snapshot::Destination,
     sniff::{self, Found},
     tcp,
@@ -19,7 +19,7 @@ use crate::{
 const OUT: Direction = Direction::Outbound;
 
 /// Serves a connection that was redirected on its way to `original`.
-pub async fn redirected(client: TcpStream, original: SocketAddr, worker: &Worker, discovery: &Discovery) {
+pub async fn redirected(client: TcpStream, original: SocketAddr, worker: &Rc<Worker>, discovery: &Discovery) {
     match discovery.resolve(original).await {
         Resolved::Service(destination) => serve(client, &destination, worker).await,
         Resolved::Outside => pass_through(client, original, worker).await,
@@ -27,16 +27,20 @@ pub async fn redirected(client: TcpStream, original: SocketAddr, worker: &Worker
 }
 
 /// Serves a connection to a destination.
-pub async fn serve(mut client: TcpStream, destination: &Destination, worker: &Worker) {
+pub async fn serve(mut client: TcpStream, destination: &Arc<Destination>, worker: &Rc<Worker>) {
     let service = Arc::clone(&destination.now().cluster.service);
     let connect = async || connect_any(destination, worker).await;
-    match sniff::sniff(&mut client, destination, worker.limits.detect, connect).await {
+    match sniff::sniff(&mut client, destination, &worker.limits, connect).await {
         Ok(Found::Http1(read, early)) => {
             worker.telemetry.connection(OUT, &service, Carried::Http1);
             if let Some((address, upstream)) = early {
                 worker.outbound.put(address, upstream, Instant::now());
             }
             http1::serve(client, read, destination, worker, OUT).await;
+        }
+        Ok(Found::Http2(read)) => {
+            worker.telemetry.connection(OUT, &service, Carried::Http2);
+            http2::server::serve(client, read, destination, worker, OUT).await;
         }
         Ok(Found::Opaque(read, early)) => {
             worker.telemetry.connection(OUT, &service, Carried::Tcp);
@@ -52,7 +56,7 @@ async fn relay(
     read: Buffer,
     early: Option<(SocketAddr, TcpStream)>,
     destination: &Destination,
-    worker: &Worker,
+    worker: &Rc<Worker>,
 ) {
     let connected = match early {
         Some(connected) => Ok(connected),
@@ -73,7 +77,7 @@ async fn relay(
 }
 
 /// Connects one endpoint after another until one takes the connection. Nothing was sent yet, so each may be tried.
-async fn connect_any(destination: &Destination, worker: &Worker) -> io::Result<(SocketAddr, TcpStream)> {
+async fn connect_any(destination: &Destination, worker: &Rc<Worker>) -> io::Result<(SocketAddr, TcpStream)> {
     let snapshot = destination.now();
     let endpoints = &snapshot.cluster.endpoints;
     let mut tried = Vec::new();
@@ -93,7 +97,7 @@ async fn connect_any(destination: &Destination, worker: &Worker) -> io::Result<(
 }
 
 /// Where the client wanted to go, as it would without a mesh.
-async fn pass_through(client: TcpStream, original: SocketAddr, worker: &Worker) {
+async fn pass_through(client: TcpStream, original: SocketAddr, worker: &Rc<Worker>) {
     worker.telemetry.connection(OUT, &Arc::from(""), Carried::Passthrough);
     // The system's own patience: the mesh is not to add a time limit to what it knows nothing of.
     match TcpStream::connect(original).await {

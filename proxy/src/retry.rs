@@ -11,6 +11,9 @@ use std::{
 /// Attempts for one request, the first included.
 pub const MAX_ATTEMPTS: usize = 4;
 
+/// Latency that a failed attempt counts as, so that the endpoint is avoided while others are there.
+pub const PENALTY: Duration = Duration::from_secs(2);
+
 /// How an attempt failed before any of its response was forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {

@@ -6,7 +6,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ferrule_config::names::ports;
 use thiserror::Error;
 
-use crate::worker::Limits;
+use crate::{
+    http1::head::{MAX_FIELDS, MAX_HEAD},
+    worker::Limits,
+};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -27,7 +30,7 @@ pub struct Settings {
     pub workers: usize,
     /// `FERRULE_DRAIN_SECONDS`: longest time that open connections are given at the end. Default: 20.
     pub drain: Duration,
-    /// Time limits of the data path.
+    /// `FERRULE_LIMIT_…`: bounds on what a peer can make grow or last; each is named at its field.
     pub limits: Limits,
 }
 
@@ -109,13 +112,54 @@ impl Settings {
         let drain =
             parse(get("FERRULE_DRAIN_SECONDS"), "FERRULE_DRAIN_SECONDS", "seconds", |v| v.parse().ok())?
                 .map_or(Duration::from_secs(20), Duration::from_secs);
-        let limits = Limits::default();
+        let limits = limits(&get)?;
         Ok(Self { discovery, redirected, outbound, inbound, admin, tcp_probes, workers, drain, limits })
     }
 }
 
 const OUTBOUND_FORM: &str = "ADDRESS:PORT=NAMESPACE/SERVICE:PORT[,…]";
 const INBOUND_FORM: &str = "ADDRESS:PORT=ADDRESS:PORT[,…]";
+
+/// The limits, each with its default where nothing is set.
+fn limits(get: &impl Fn(&'static str) -> Option<String>) -> Result<Limits, SettingsError> {
+    let mut limits = Limits::default();
+    for (variable, limit) in [
+        ("FERRULE_LIMIT_CONNECT", &mut limits.connect),
+        ("FERRULE_LIMIT_HEAD_TIME", &mut limits.head),
+        ("FERRULE_LIMIT_IDLE", &mut limits.idle),
+        ("FERRULE_LIMIT_CLIENT_STALL", &mut limits.client_stall),
+        ("FERRULE_LIMIT_ENDPOINT_STALL", &mut limits.endpoint_stall),
+    ] {
+        if let Some(set) = parse(get(variable), variable, "a duration like 500ms, 2s or 1h30m", time_limit)? {
+            *limit = set;
+        }
+    }
+    // Here nothing means no waiting at all.
+    let detect =
+        parse(get("FERRULE_LIMIT_DETECT"), "FERRULE_LIMIT_DETECT", "a duration like 50ms", |value| {
+            value.parse().ok().map(ferrule_config::Duration::get)
+        })?;
+    limits.detect = detect.unwrap_or(limits.detect);
+    for (variable, limit, most, expected) in [
+        ("FERRULE_LIMIT_HEAD_BYTES", &mut limits.head_bytes, MAX_HEAD, "1 to 1048576"),
+        ("FERRULE_LIMIT_FIELDS", &mut limits.fields, MAX_FIELDS, "1 to 256"),
+        ("FERRULE_LIMIT_REQUEST_LINE", &mut limits.request_line, MAX_HEAD, "1 to 1048576"),
+        ("FERRULE_LIMIT_INTERIM_RESPONSES", &mut limits.interim_responses, 1024, "1 to 1024"),
+    ] {
+        let number = |value: &str| value.parse().ok().filter(|number| (1..=most).contains(number));
+        if let Some(set) = parse(get(variable), variable, expected, number)? {
+            *limit = set;
+        }
+    }
+    Ok(limits)
+}
+
+/// A duration; `0s` means no limit, as in Gateway API.
+fn time_limit(text: &str) -> Option<Duration> {
+    const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+    let limit: ferrule_config::Duration = text.parse().ok()?;
+    Some(if limit.is_zero() { NO_LIMIT } else { limit.get() })
+}
 
 fn unspecified(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port)
@@ -176,6 +220,41 @@ mod tests {
         let cart = ServicePort { namespace: "shop".into(), name: "cart".into(), port: 80 };
         assert_eq!(settings.outbound[0], ("127.0.0.1:9001".parse().expect("address"), cart));
         assert_eq!(settings.outbound.len(), 2);
+    }
+
+    #[test]
+    fn each_limit_has_a_variable() {
+        let settings = Settings::from_env(|name| {
+            let name = name.strip_prefix("FERRULE_LIMIT_")?;
+            Some(
+                if ["HEAD_BYTES", "FIELDS", "REQUEST_LINE", "INTERIM_RESPONSES"].contains(&name) {
+                    "7"
+                } else {
+                    "7s"
+                }
+                .into(),
+            )
+        });
+        let (count, time) = (7, Duration::from_secs(7));
+        let all = Limits {
+            connect: time,
+            head: time,
+            idle: time,
+            detect: time,
+            client_stall: time,
+            endpoint_stall: time,
+            head_bytes: count,
+            fields: count,
+            request_line: count,
+            interim_responses: count,
+        };
+        assert_eq!(settings.expect("valid").limits, all);
+        assert!(with("FERRULE_LIMIT_IDLE", "0s").expect("none").limits.idle > Duration::from_secs(1 << 28));
+        assert_eq!(
+            with("FERRULE_LIMIT_FIELDS", "257").expect_err("too many").to_string(),
+            r#"FERRULE_LIMIT_FIELDS="257" is not usable; expected 1 to 256"#
+        );
+        assert!(with("FERRULE_LIMIT_IDLE", "7").is_err());
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub struct Snapshot {
 pub enum Protocol {
     /// HTTP/1, said by `appProtocol`.
     Http1,
+    /// HTTP/2 without TLS, said by `appProtocol`; gRPC is HTTP/2.
+    Http2,
     /// Bytes, said by `appProtocol`.
     Opaque,
     /// Not said: to be told from the first bytes.
@@ -128,6 +130,7 @@ impl Protocol {
     pub fn of(app_protocol: Option<&str>) -> Self {
         match app_protocol.map(str::to_ascii_lowercase).as_deref() {
             Some("http" | "http1" | "http/1.1" | "kubernetes.io/ws") => Self::Http1,
+            Some("kubernetes.io/h2c" | "h2c" | "http2" | "grpc") => Self::Http2,
             Some(
                 "tcp" | "tls" | "https" | "kubernetes.io/wss" | "mysql" | "redis" | "mongo" | "smtp"
                 | "postgresql",
@@ -211,6 +214,8 @@ pub struct Cluster {
     pub service: Arc<str>,
     /// Port of the Service.
     pub port: u16,
+    /// What the Service declares that this port speaks.
+    pub protocol: Protocol,
     /// Those that take traffic: the ready ones, or when there are none those that end but still serve.
     pub endpoints: Vec<Arc<Endpoint>>,
 }
@@ -255,6 +260,8 @@ mod tests {
     fn app_protocol_decides_and_its_absence_does_not() {
         assert_eq!(Protocol::of(Some("http")), Protocol::Http1);
         assert_eq!(Protocol::of(Some("HTTP")), Protocol::Http1);
+        assert_eq!(Protocol::of(Some("kubernetes.io/h2c")), Protocol::Http2);
+        assert_eq!(Protocol::of(Some("grpc")), Protocol::Http2);
         assert_eq!(Protocol::of(Some("tcp")), Protocol::Opaque);
         assert_eq!(Protocol::of(None), Protocol::Detect);
         assert_eq!(Protocol::of(Some("example.com/own")), Protocol::Detect);

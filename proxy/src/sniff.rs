@@ -9,15 +9,18 @@ use std::{io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    detect::{Verdict, detect},
+    detect::{Verdict, begins_as_preface, detect},
     http1::buffer::Buffer,
     snapshot::{Destination, Protocol},
+    worker::Limits,
 };
 
 /// What was found.
 pub(crate) enum Found {
     /// HTTP/1, with what was read so far; and a connection to an endpoint if one was made meanwhile.
     Http1(Buffer, Option<(SocketAddr, TcpStream)>),
+    /// HTTP/2, with what was read so far.
+    Http2(Buffer),
     /// Bytes, likewise.
     Opaque(Buffer, Option<(SocketAddr, TcpStream)>),
     /// The client closed without a word.
@@ -28,22 +31,23 @@ pub(crate) enum Found {
 pub(crate) async fn sniff(
     client: &mut TcpStream,
     destination: &Destination,
-    patience: Duration,
+    limits: &Limits,
     connect: impl AsyncFnOnce() -> io::Result<(SocketAddr, TcpStream)>,
 ) -> io::Result<Found> {
     match destination.now().protocol {
-        Protocol::Http1 => return Ok(Found::Http1(Buffer::default(), None)),
+        Protocol::Http1 | Protocol::Http2 => return http(client, limits).await,
         Protocol::Opaque => return Ok(Found::Opaque(Buffer::default(), None)),
         Protocol::Detect => {}
     }
     let mut read = Buffer::default();
-    let patience = if destination.is_server_first() { Duration::ZERO } else { patience };
+    let patience = if destination.is_server_first() { Duration::ZERO } else { limits.detect };
     if !patience.is_zero()
         && let Ok(verdict) = timeout(patience, decide(client, &mut read)).await
     {
         return Ok(match verdict? {
             None => Found::Nothing,
             Some(Verdict::Http1) => Found::Http1(read, None),
+            Some(Verdict::Http2) => Found::Http2(read),
             Some(_) => Found::Opaque(read, None),
         });
     }
@@ -66,10 +70,34 @@ pub(crate) async fn sniff(
         Ok(verdict) => match verdict? {
             None => Found::Nothing,
             Some(Verdict::Http1) => Found::Http1(read, Some((address, upstream))),
+            Some(Verdict::Http2) => Found::Http2(read),
             Some(_) => Found::Opaque(read, Some((address, upstream))),
         },
         Err(_) => Found::Opaque(read, Some((address, upstream))),
     })
+}
+
+/// The Service is declared to speak HTTP: only the version is to be told. What is neither is refused as HTTP/1.
+async fn http(client: &mut TcpStream, limits: &Limits) -> io::Result<Found> {
+    let Ok(readable) = timeout(limits.idle, client.readable()).await else { return Ok(Found::Nothing) };
+    readable?;
+    let mut read = Buffer::default();
+    let preface = async {
+        while read.fill(client).await? > 0 {
+            match detect(read.data()) {
+                Verdict::Http2 => return Ok(true),
+                Verdict::Undecided if begins_as_preface(read.data()) => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok::<_, io::Error>(false)
+    };
+    match timeout(limits.head, preface).await {
+        Ok(Ok(true)) => Ok(Found::Http2(read)),
+        Ok(Ok(false)) if read.is_empty() => Ok(Found::Nothing),
+        Ok(Ok(false)) | Err(_) => Ok(Found::Http1(read, None)),
+        Ok(Err(error)) => Err(error),
+    }
 }
 
 /// Reads until the bytes decide; `None` if the client closed before its first.

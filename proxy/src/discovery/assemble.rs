@@ -94,7 +94,12 @@ fn is_tcp(protocol: Option<&str>) -> bool {
 fn cluster(world: &mut World, name: &Name, port: &ServicePort) -> Cluster {
     let addresses = addresses(world.slices.get(name).into_iter().flat_map(|slices| slices.values()), port);
     let endpoints = addresses.into_iter().map(|address| world.endpoint(address)).collect();
-    Cluster { service: name.to_string().into(), port: port.port, endpoints }
+    Cluster {
+        service: name.to_string().into(),
+        port: port.port,
+        protocol: Protocol::of(port.app_protocol.as_deref()),
+        endpoints,
+    }
 }
 
 /// The addresses that take traffic for a port: those that are ready; if there are none, those that end but

@@ -38,12 +38,18 @@ pub enum BodyError {
     /// A trailer line is not a field, or the section is larger than 16 KiB.
     #[error("trailer section is malformed or too large")]
     Trailers,
+    /// A trailer that must not be one (RFC 9110 §6.5.1): merged with the head, as some recipients do, it would
+    /// change framing, routing, authentication or the meaning of the content.
+    #[error("trailer section has a field that belongs to the head")]
+    TrailerField,
 }
 
 /// A body that is being read.
 #[derive(Clone, Debug)]
 pub struct Body {
     state: State,
+    /// Name of the trailer field that is being read.
+    name: Name,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +97,7 @@ impl Body {
             Framing::Chunked => State::Size(0, 0),
             Framing::Close => State::Close,
         };
-        Self { state }
+        Self { state, name: Name::default() }
     }
 
     /// Whether the last byte was seen.
@@ -150,7 +156,7 @@ impl Body {
         Ok(Step { used, content: used..used })
     }
 
-    fn framing_byte(&self, byte: u8) -> Result<State, BodyError> {
+    fn framing_byte(&mut self, byte: u8) -> Result<State, BodyError> {
         Ok(match (self.state, byte) {
             (State::Size(_, 0), b'\r') => return Err(BodyError::Size),
             (State::Size(size, _), b'\r') => State::SizeLf(size),
@@ -168,27 +174,88 @@ impl Body {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size(0, 0),
             (State::Trailer(length, _), _) if length >= MAX_TRAILERS => return Err(BodyError::Trailers),
-            (State::Trailer(length, line), byte) => match trailer_byte(line, byte)? {
+            (State::Trailer(length, line), byte) => match self.trailer_byte(line, byte)? {
                 Some(line) => State::Trailer(length + 1, line),
                 None => State::Done,
             },
             _ => return Err(BodyError::LineEnd),
         })
     }
+
+    /// Follows one byte of the trailer section; `None` at its end.
+    fn trailer_byte(&mut self, line: Line, byte: u8) -> Result<Option<Line>, BodyError> {
+        Ok(Some(match (line, byte) {
+            (Line::Start, b'\r') => Line::LastCr,
+            (Line::LastCr, b'\n') => return Ok(None),
+            (Line::Name, b':') if self.name.may_trail() => Line::Value,
+            (Line::Name, b':') => return Err(BodyError::TrailerField),
+            (Line::Start | Line::Name, byte) if is_token(byte) => {
+                if line == Line::Start {
+                    self.name = Name::default();
+                }
+                self.name.push(byte);
+                Line::Name
+            }
+            (Line::Value, b'\r') => Line::Cr,
+            (Line::Cr, b'\n') => Line::Start,
+            (Line::Value, b'\t' | b' '..=b'~' | 0x80..) => Line::Value,
+            _ => return Err(BodyError::Trailers),
+        }))
+    }
 }
 
-/// Follows one byte of the trailer section; `None` at its end.
-fn trailer_byte(line: Line, byte: u8) -> Result<Option<Line>, BodyError> {
-    Ok(Some(match (line, byte) {
-        (Line::Start, b'\r') => Line::LastCr,
-        (Line::LastCr, b'\n') => return Ok(None),
-        (Line::Name, b':') => Line::Value,
-        (Line::Start | Line::Name, byte) if is_token(byte) => Line::Name,
-        (Line::Value, b'\r') => Line::Cr,
-        (Line::Cr, b'\n') => Line::Start,
-        (Line::Value, b'\t' | b' '..=b'~' | 0x80..) => Line::Value,
-        _ => return Err(BodyError::Trailers),
-    }))
+/// Fields that change what a message is or where it goes (RFC 9110 §6.5.1), and those of one connection alone.
+const NO_TRAILERS: [&str; 22] = [
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "www-authenticate",
+];
+const LONGEST_NAME: usize = 19;
+
+/// Whether a field may stand in a trailer section.
+#[must_use]
+pub fn may_trail(name: &[u8]) -> bool {
+    !NO_TRAILERS.iter().any(|refused| name.eq_ignore_ascii_case(refused.as_bytes()))
+}
+
+/// A name of which only as much is kept as can be refused; `_` counts as `-`, as it does where fields become
+/// variables.
+#[derive(Clone, Debug, Default)]
+struct Name {
+    bytes: [u8; LONGEST_NAME],
+    length: usize,
+}
+
+impl Name {
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.length) {
+            *place = if byte == b'_' { b'-' } else { byte };
+        }
+        self.length += 1;
+    }
+
+    fn may_trail(&self) -> bool {
+        self.bytes.get(..self.length).is_none_or(may_trail)
+    }
 }
 
 /// A character of a token (RFC 9110 §5.6.2).
@@ -250,9 +317,27 @@ mod tests {
             (b"0\r\na: b\n\r\n", BodyError::Trailers),
             (b"0\r\n a: b\r\n\r\n", BodyError::Trailers),
             (b"0\r\n: b\r\n\r\n", BodyError::Trailers),
+            (b"0\r\nContent-Length: 3\r\n\r\n", BodyError::TrailerField),
+            (b"0\r\nx: 1\r\ntransfer_encoding: chunked\r\n\r\n", BodyError::TrailerField),
+            (b"0\r\nhost:a\r\n\r\n", BodyError::TrailerField),
         ] {
             assert_eq!(read(Framing::Chunked, bytes, 100), Err(error), "{}", bytes.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_trailer_that_only_resembles_a_refused_one_passes() {
+        for name in [
+            "x-content-length",
+            "content-lengthy",
+            "hos",
+            "proxy-authorization-of-another-kind",
+            "grpc-status",
+        ] {
+            let bytes = format!("0\r\n{name}: 1\r\n\r\n");
+            assert!(read(Framing::Chunked, bytes.as_bytes(), 1).expect(name).2);
+        }
+        assert!(NO_TRAILERS.iter().all(|name| name.len() <= LONGEST_NAME));
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! One client connection: requests one after another until either side has had enough.
 
-use std::time::Instant;
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use ferrule_config::{HeaderChange, Timeouts};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
@@ -8,39 +13,52 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use super::{
     buffer::{self, Buffer},
     exchange::{self, End, Plan},
-    head::{self, HeadError, RequestHead, Version, field_space},
+    head::{self, HeadError, RequestHead, Scan, Version, field_space},
     reply::{self, Cause},
     rewrite::{self, Persistence},
+    timer::Timer,
 };
 use crate::{
     drain::Phase,
+    exchange as bridge,
     message::is_idempotent,
     route::{self, Request},
-    snapshot::{Backend, Cluster, Destination, Snapshot},
+    snapshot::{Backend, Cluster, Destination, Protocol, Rule, Snapshot},
     tcp,
     telemetry::Outcome,
-    worker::{Direction, Worker},
+    worker::{Direction, Limit, Limits, Worker},
 };
 
 static NO_CHANGE: HeaderChange = HeaderChange { set: Vec::new(), add: Vec::new(), remove: Vec::new() };
 static NO_LIMIT: Timeouts = Timeouts { request: None, backend_request: None };
+
+/// How long a client is listened to after its last response.
+const LINGER: Duration = Duration::from_secs(5);
+/// How much it may send meanwhile.
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Serves the requests of a client. `read` holds what was already read from it.
 pub async fn serve(
     mut client: TcpStream,
     mut read: Buffer,
     destination: &Destination,
-    worker: &Worker,
+    worker: &Rc<Worker>,
     direction: Direction,
 ) {
-    while let Some(length) = next_head(&mut client, &mut read, worker).await {
-        match length {
-            Ok(()) => {}
-            Err(cause) => return refuse(&mut client, worker, direction, destination, cause).await,
+    let context = Context { destination, worker, direction };
+    let sleep = pin!(tokio::time::sleep(worker.limits.idle));
+    let mut timer = Timer::new(sleep);
+    let mut closing = pin!(worker.drain.reached(Phase::Closing));
+    loop {
+        match context.next_head(&mut client, &mut read, &mut timer, closing.as_mut()).await {
+            Arrival::Head => {}
+            Arrival::Nothing => return,
+            Arrival::Refused(refusal) => return context.refuse(client, refusal).await,
         }
-        match one_request(&mut client, &mut read, destination, worker, direction).await {
+        match context.one_request(&mut client, &mut read, &mut timer).await {
             Next::Request => {}
             Next::Close => return close(client).await,
+            Next::Refuse(refusal) => return context.refuse(client, refusal).await,
             Next::Reset => return crate::net::reset(client),
             Next::Tunnel(upstream, pending) => {
                 let _ = tcp::relay(client, read, upstream, pending).await;
@@ -50,129 +68,251 @@ pub async fn serve(
     }
 }
 
+/// What a connection is served with.
+struct Context<'a> {
+    destination: &'a Destination,
+    worker: &'a Rc<Worker>,
+    direction: Direction,
+}
+
+/// Why a head is not served.
+struct Refusal {
+    cause: Cause,
+    detail: String,
+    limit: Option<Limit>,
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        Self { cause: error.into(), detail: error.to_string(), limit: error.limit() }
+    }
+}
+
+enum Arrival {
+    /// A head lies at the front of the buffer, or what is certain to be none.
+    Head,
+    /// There is no further request.
+    Nothing,
+    Refused(Refusal),
+}
+
 enum Next {
     Request,
     Close,
+    Refuse(Refusal),
     Reset,
     Tunnel(TcpStream, Buffer),
 }
 
-/// Waits until a complete head lies at the front of `read`. `None`: there is no further request.
-async fn next_head(
-    client: &mut TcpStream,
-    read: &mut Buffer,
-    worker: &Worker,
-) -> Option<Result<(), (Cause, String)>> {
-    if read.is_empty() {
-        // An idle connection holds no buffer.
-        read.release();
-        tokio::select! {
-            biased;
-            readable = client.readable() => readable.ok()?,
-            () = worker.drain.reached(Phase::Closing) => return None,
-            () = tokio::time::sleep(worker.limits.idle) => return None,
-        }
-    }
-    let arrival = async {
+impl Context<'_> {
+    /// Waits until a complete head lies at the front of `read`.
+    async fn next_head(
+        &self,
+        client: &mut TcpStream,
+        read: &mut Buffer,
+        timer: &mut Timer<'_>,
+        mut closing: Pin<&mut impl Future<Output = ()>>,
+    ) -> Arrival {
+        let Limits { head, idle, head_bytes, request_line, .. } = self.worker.limits;
+        let mut skipped = false;
         loop {
-            if has_end(read.data()) {
-                return Some(Ok(()));
+            if read.is_empty() {
+                // An idle connection holds no buffer.
+                read.release();
+                tokio::select! {
+                    biased;
+                    readable = poll_fn(|context| client.poll_read_ready(context)) => {
+                        if readable.is_err() {
+                            return Arrival::Nothing;
+                        }
+                    }
+                    () = closing.as_mut() => return Arrival::Nothing,
+                    () = timer.until(Instant::now() + idle) => {
+                        self.worker.telemetry.limit(self.direction, Limit::Idle);
+                        return Arrival::Nothing;
+                    }
+                }
             }
-            if read.data().len() > head::MAX_HEAD {
-                return Some(Err((Cause::HeadTooLarge, HeadError::TooLarge.to_string())));
-            }
-            match read.fill(client).await {
-                Ok(0) | Err(_) => return None,
-                Ok(_) => {}
-            }
-        }
-    };
-    timeout(worker.limits.head, arrival).await.unwrap_or_else(|_| {
-        let detail = format!("the request's head was not complete within {:?}", worker.limits.head);
-        Some(Err((Cause::HeadTimeout, detail)))
-    })
-}
-
-/// Whether the end of a head is there; also one that only a lax parser takes for an end, to be refused at once.
-fn has_end(bytes: &[u8]) -> bool {
-    let limit = bytes.len().min(head::MAX_HEAD + 4);
-    bytes[..limit].windows(2).any(|pair| pair == b"\n\n")
-        || bytes[..limit].windows(4).any(|four| four == b"\r\n\r\n")
-}
-
-async fn one_request(
-    client: &mut TcpStream,
-    read: &mut Buffer,
-    destination: &Destination,
-    worker: &Worker,
-    direction: Direction,
-) -> Next {
-    let started = Instant::now();
-    let snapshot = destination.now();
-    let mut out = buffer::take();
-    let decided = decide(read, &snapshot, &mut out);
-    let decided = match decided {
-        Ok(decided) => decided,
-        Err((cause, detail)) => {
-            buffer::give_back(out);
-            refuse(client, worker, direction, destination, (cause, detail)).await;
-            return Next::Close;
-        }
-    };
-    let rule = decided.rule.map(|index| &snapshot.rules[index]);
-    let (end, framing) = match decided.target {
-        Err((cause, detail)) => (End::Failed { cause, detail }, decided.info.framing),
-        Ok(cluster) => {
-            let Info { framing, version, keep_alive, to_head, to_connect, upgrade, idempotent } =
-                decided.info;
-            let plan = Plan {
-                head: &out,
-                framing,
-                version,
-                keep_alive,
-                to_head,
-                to_connect,
-                upgrade,
-                idempotent,
-                cluster: &cluster,
-                response_headers: rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
-                timeouts: rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
-                budget: &destination.budget,
-                direction,
-                started,
-            };
-            (exchange::run(client, read, &plan, worker).await, framing)
-        }
-    };
-    buffer::give_back(out);
-    let (status, cause) = match &end {
-        End::Responded { status, .. } | End::Tunnel { status, .. } => (*status, None),
-        End::Failed { cause, .. } => (cause.status().0, Some(cause.name())),
-        End::Broken { status } => (status.unwrap_or(0), Some("broken")),
-    };
-    worker.telemetry.request(&Outcome {
-        direction,
-        service: &snapshot.cluster.service,
-        route: rule.map_or("", |rule| &rule.name),
-        status,
-        cause,
-        took: started.elapsed(),
-    });
-    match end {
-        End::Responded { reusable: true, .. } => Next::Request,
-        End::Responded { reusable: false, .. } => Next::Close,
-        End::Tunnel { upstream, pending, .. } => Next::Tunnel(upstream, pending),
-        End::Broken { .. } => Next::Reset,
-        End::Failed { cause, detail } => {
-            let whole = skip_body(read, framing);
-            let keep = decided.info.keep_alive && whole && !worker.drain.is_draining();
-            let persistence = Persistence::new(keep, decided.info.version);
-            match answer(client, cause, &detail, persistence, decided.info.to_head).await {
-                Ok(()) if keep => Next::Request,
-                _ => Next::Close,
+            let deadline = Instant::now() + head;
+            let mut scan = Scan::default();
+            loop {
+                // RFC 9112 §2.2: one empty line before a request is ignored; old clients end a body with it.
+                if !skipped && read.data().starts_with(b"\r\n") {
+                    read.consume(2);
+                    skipped = true;
+                    if read.is_empty() {
+                        break;
+                    }
+                }
+                if scan.is_decidable(read.data()) || (scan.is_due(read.data()) && is_hopeless(read.data())) {
+                    return Arrival::Head;
+                }
+                if scan.first_line() > request_line {
+                    return Arrival::Refused(HeadError::LineTooLong.into());
+                }
+                if read.data().len() > head_bytes {
+                    return Arrival::Refused(HeadError::TooLarge.into());
+                }
+                tokio::select! {
+                    biased;
+                    filled = read.fill(client) => match filled {
+                        Ok(0) | Err(_) => return Arrival::Nothing,
+                        Ok(_) => {}
+                    },
+                    () = timer.until(deadline) => return Arrival::Refused(Refusal {
+                        cause: Cause::HeadTimeout,
+                        detail: format!("the request's head was not complete within {head:?}"),
+                        limit: Some(Limit::HeadTime),
+                    }),
+                }
             }
         }
     }
+
+    async fn one_request(&self, client: &mut TcpStream, read: &mut Buffer, timer: &mut Timer<'_>) -> Next {
+        let Self { destination, worker, direction } = *self;
+        let started = Instant::now();
+        let snapshot = destination.now();
+        let mut out = buffer::take();
+        let decided = match decide(read, &snapshot, &worker.limits, &mut out) {
+            Ok(decided) => decided,
+            Err(refusal) => {
+                buffer::give_back(out);
+                return Next::Refuse(refusal);
+            }
+        };
+        let rule = decided.rule.map(|index| &snapshot.rules[index]);
+        let end = match decided.target {
+            Err((cause, detail)) => End::Failed { cause, detail, untouched: true },
+            Ok(cluster) if cluster.protocol == Protocol::Http2 => {
+                self.translate(client, read, &out, decided.info, &cluster, rule, started).await
+            }
+            Ok(cluster) => {
+                let Info {
+                    framing,
+                    version,
+                    keep_alive,
+                    to_head,
+                    to_connect,
+                    upgrade,
+                    expects_continue,
+                    idempotent,
+                } = decided.info;
+                let plan = Plan {
+                    head: &out,
+                    framing,
+                    version,
+                    keep_alive,
+                    to_head,
+                    to_connect,
+                    upgrade,
+                    expects_continue,
+                    idempotent,
+                    cluster: &cluster,
+                    response_headers: rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
+                    timeouts: rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
+                    budget: &destination.budget,
+                    direction,
+                    started,
+                };
+                exchange::run(client, read, timer, &plan, worker).await
+            }
+        };
+        buffer::give_back(out);
+        let (status, cause) = match &end {
+            End::Responded { status, .. } | End::Tunnel { status, .. } => (*status, None),
+            End::Failed { cause, .. } => (cause.status().0, Some(cause.name())),
+            End::Broken { status, why } => (status.unwrap_or(0), Some(*why)),
+        };
+        worker.telemetry.request(&Outcome {
+            direction,
+            service: &snapshot.cluster.service,
+            route: rule.map_or("", |rule| &rule.name),
+            status,
+            cause,
+            took: started.elapsed(),
+        });
+        match end {
+            End::Responded { reusable: true, .. } => Next::Request,
+            End::Responded { reusable: false, .. } => Next::Close,
+            End::Tunnel { upstream, pending, .. } => Next::Tunnel(upstream, pending),
+            End::Broken { .. } => Next::Reset,
+            End::Failed { cause, detail, untouched } => {
+                let Info { framing, keep_alive, version, to_head, .. } = decided.info;
+                let keep = keep_alive && untouched && skip_body(read, framing) && !worker.drain.is_draining();
+                match answer(client, cause, &detail, Persistence::new(keep, version), to_head).await {
+                    Ok(()) if keep => Next::Request,
+                    _ => Next::Close,
+                }
+            }
+        }
+    }
+
+    /// Sends a request to an endpoint that speaks HTTP/2.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a request that was decided on")]
+    async fn translate(
+        &self,
+        client: &mut TcpStream,
+        read: &mut Buffer,
+        head: &[u8],
+        info: Info,
+        cluster: &Cluster,
+        rule: Option<&Rule>,
+        started: Instant,
+    ) -> End {
+        let Info { framing, version, keep_alive, .. } = info;
+        let client = bridge::http1::Client { stream: client, read, framing, version, keep_alive };
+        let head = match bridge::http1::request_fields(head) {
+            Ok(head) => head,
+            Err(detail) => {
+                return End::Failed { cause: Cause::BadRequest, detail: detail.to_owned(), untouched: true };
+            }
+        };
+        let plan = bridge::Plan {
+            head: &head,
+            end: matches!(framing, super::body::Framing::None | super::body::Framing::Length(0)),
+            cluster,
+            http2: true,
+            // They are in the head already.
+            request_headers: &NO_CHANGE,
+            response_headers: rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
+            timeouts: rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
+            budget: &self.destination.budget,
+            direction: self.direction,
+            started,
+        };
+        let (outcome, reusable) = bridge::http1::run(client, &plan, self.worker).await;
+        head.give_back();
+        match (outcome, reusable) {
+            (bridge::Outcome::Responded(status), reusable) => End::Responded { status, reusable },
+            (bridge::Outcome::Failed(cause, detail), untouched) => End::Failed { cause, detail, untouched },
+            (bridge::Outcome::Broken(status), _) => End::Broken { status, why: "broken" },
+        }
+    }
+
+    /// Answers what can't be understood and ends the connection: what follows has no known beginning.
+    async fn refuse(&self, mut client: TcpStream, Refusal { cause, detail, limit }: Refusal) {
+        let Self { destination, worker, direction } = *self;
+        if let Some(limit) = limit {
+            worker.telemetry.limit(direction, limit);
+        }
+        worker.telemetry.request(&Outcome {
+            direction,
+            service: &destination.now().cluster.service,
+            route: "",
+            status: cause.status().0,
+            cause: Some(cause.name()),
+            took: Duration::ZERO,
+        });
+        if answer(&mut client, cause, &detail, Persistence::Close, false).await.is_ok() {
+            close(client).await;
+        }
+    }
+}
+
+/// Whether no more bytes can make this a head.
+fn is_hopeless(bytes: &[u8]) -> bool {
+    head::request(bytes, &mut field_space()).is_err()
 }
 
 /// What of a request's head is still needed when the head is gone.
@@ -184,6 +324,7 @@ struct Info {
     to_head: bool,
     to_connect: bool,
     upgrade: bool,
+    expects_continue: bool,
     idempotent: bool,
 }
 
@@ -194,13 +335,25 @@ struct Decided {
 }
 
 /// Reads the head at the front of `read`, decides where the request goes, and writes to `out` what is sent there.
-fn decide(read: &mut Buffer, snapshot: &Snapshot, out: &mut Vec<u8>) -> Result<Decided, (Cause, String)> {
+fn decide(
+    read: &mut Buffer,
+    snapshot: &Snapshot,
+    limits: &Limits,
+    out: &mut Vec<u8>,
+) -> Result<Decided, Refusal> {
     let mut space = field_space();
-    let parsed =
-        head::request(read.data(), &mut space).map_err(|error| (Cause::from(error), error.to_string()))?;
-    let Some((head, length)) = parsed else {
-        return Err((Cause::BadRequest, "the head ends before it is complete".into()));
+    let Some((head, length)) = head::request(read.data(), &mut space)? else {
+        return Err(HeadError::Malformed("line ends in a bare LF").into());
     };
+    if head.line_length() > limits.request_line {
+        return Err(HeadError::LineTooLong.into());
+    }
+    if length > limits.head_bytes {
+        return Err(HeadError::TooLarge.into());
+    }
+    if head.fields.len() > limits.fields {
+        return Err(HeadError::TooManyFields.into());
+    }
     let rule = if snapshot.routes.is_empty() {
         None
     } else {
@@ -217,6 +370,7 @@ fn decide(read: &mut Buffer, snapshot: &Snapshot, out: &mut Vec<u8>) -> Result<D
         to_head: head.method == "HEAD",
         to_connect: head.method == "CONNECT",
         upgrade: head.upgrade,
+        expects_continue: head.expects_continue,
         idempotent: is_idempotent(head.method),
     };
     read.consume(length);
@@ -257,27 +411,6 @@ fn skip_body(read: &mut Buffer, framing: super::body::Framing) -> bool {
     body.is_done()
 }
 
-/// Answers what can't be understood and ends the connection: what follows has no known beginning.
-async fn refuse(
-    client: &mut TcpStream,
-    worker: &Worker,
-    direction: Direction,
-    destination: &Destination,
-    (cause, detail): (Cause, String),
-) {
-    worker.telemetry.request(&Outcome {
-        direction,
-        service: &destination.now().cluster.service,
-        route: "",
-        status: cause.status().0,
-        cause: Some(cause.name()),
-        took: std::time::Duration::ZERO,
-    });
-    let _ = answer(client, cause, &detail, Persistence::Close, false).await;
-    let _ = client.shutdown().await;
-    drain_input(client).await;
-}
-
 async fn answer(
     client: &mut TcpStream,
     cause: Cause,
@@ -302,17 +435,16 @@ async fn close(mut client: TcpStream) {
 
 /// Reads and drops what the client still sends, for a bounded time and amount.
 async fn drain_input(client: &mut TcpStream) {
-    const MOST: usize = 256 * 1024;
     let drain = async {
         let mut buffer = Buffer::default();
         let mut total = 0;
         while let Ok(count @ 1..) = buffer.fill(client).await {
             buffer.consume(buffer.data().len());
             total += count;
-            if total > MOST {
+            if total > LINGER_BYTES {
                 break;
             }
         }
     };
-    let _ = timeout(std::time::Duration::from_secs(1), drain).await;
+    let _ = timeout(LINGER, drain).await;
 }

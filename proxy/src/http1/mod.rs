@@ -14,7 +14,8 @@ pub mod buffer;
 mod connection;
 mod exchange;
 pub mod head;
-mod reply;
+pub mod reply;
 pub mod rewrite;
+mod timer;
 
 pub use connection::serve;

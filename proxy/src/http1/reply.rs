@@ -11,14 +11,18 @@ use super::{head::HeadError, rewrite::Persistence};
 pub enum Cause {
     /// The request is malformed or its framing ambiguous.
     BadRequest,
-    /// Its head is too large.
+    /// Its head has too many fields or bytes.
     HeadTooLarge,
+    /// Its request line is too long.
+    UriTooLong,
     /// It uses a transfer coding other than chunked.
     UnknownCoding,
     /// It is of an HTTP version that is not spoken here.
     UnknownVersion,
     /// Its head did not arrive in time.
     HeadTimeout,
+    /// Nothing more of its body arrived for too long.
+    BodyTimeout,
     /// The Service has Routes and none matches.
     NoRoute,
     /// The Route names no backend, or only ones of weight 0.
@@ -37,6 +41,8 @@ pub enum Cause {
     BadResponse,
     /// The Route's time limit has passed.
     Timeout,
+    /// Nothing of the response arrived for too long.
+    ResponseTimeout,
 }
 
 impl Cause {
@@ -48,7 +54,9 @@ impl Cause {
             Self::HeadTooLarge => "head-too-large",
             Self::UnknownCoding => "unknown-coding",
             Self::UnknownVersion => "unknown-version",
+            Self::UriTooLong => "uri-too-long",
             Self::HeadTimeout => "head-timeout",
+            Self::BodyTimeout => "body-timeout",
             Self::NoRoute => "no-route",
             Self::NoBackend => "no-backend",
             Self::BackendNotFound => "backend-not-found",
@@ -58,6 +66,7 @@ impl Cause {
             Self::Reset => "reset",
             Self::BadResponse => "bad-response",
             Self::Timeout => "timeout",
+            Self::ResponseTimeout => "response-timeout",
         }
     }
 
@@ -69,12 +78,13 @@ impl Cause {
             Self::HeadTooLarge => (431, "Request Header Fields Too Large"),
             Self::UnknownCoding => (501, "Not Implemented"),
             Self::UnknownVersion => (505, "HTTP Version Not Supported"),
-            Self::HeadTimeout => (408, "Request Timeout"),
+            Self::UriTooLong => (414, "URI Too Long"),
+            Self::HeadTimeout | Self::BodyTimeout => (408, "Request Timeout"),
             Self::NoRoute => (404, "Not Found"),
             Self::NoBackend | Self::BackendNotFound => (500, "Internal Server Error"),
             Self::NoEndpoints | Self::Connect | Self::AppConnect => (503, "Service Unavailable"),
             Self::Reset | Self::BadResponse => (502, "Bad Gateway"),
-            Self::Timeout => (504, "Gateway Timeout"),
+            Self::Timeout | Self::ResponseTimeout => (504, "Gateway Timeout"),
         }
     }
 
@@ -89,7 +99,8 @@ impl From<HeadError> for Cause {
     fn from(error: HeadError) -> Self {
         match error {
             HeadError::Malformed(_) | HeadError::Framing(_) => Self::BadRequest,
-            HeadError::TooLarge => Self::HeadTooLarge,
+            HeadError::TooManyFields | HeadError::TooLarge => Self::HeadTooLarge,
+            HeadError::LineTooLong => Self::UriTooLong,
             HeadError::Coding => Self::UnknownCoding,
             HeadError::Version => Self::UnknownVersion,
         }

@@ -8,20 +8,28 @@ use std::io::Write as _;
 
 use ferrule_config::{HeaderChange, names::ERROR_HEADER};
 
-use super::head::{RequestHead, ResponseHead, Version};
+use super::head::{Form, RequestHead, ResponseHead, Version};
 use crate::message::{Field, is_hop_by_hop, list};
 
 /// Appends a request's head as the endpoint is to see it. `fallback_host` stands in for the `Host` that an
-/// HTTP/1.0 client may leave out and HTTP/1.1, which we speak, must have.
+/// HTTP/1.0 client may leave out and HTTP/1.1, which we speak, must have; `namespace/name` becomes `name.namespace`.
 pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, changes: &HeaderChange, fallback_host: &str) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    let authority = absolute_authority(head.target);
+    let authority = match head.form {
+        Form::Absolute { authority, .. } => Some(authority),
+        Form::Authority => Some(head.target),
+        Form::Origin | Form::Asterisk => None,
+    };
     let has_host = head.fields.iter().any(|field| field.name.eq_ignore_ascii_case("host"));
     if !has_host {
-        field(out, "Host", authority.unwrap_or(fallback_host).as_bytes());
+        match (authority, fallback_host.split_once('/')) {
+            (Some(authority), _) => field(out, "Host", authority.as_bytes()),
+            (None, Some((namespace, name))) => field(out, "Host", format!("{name}.{namespace}").as_bytes()),
+            (None, None) => field(out, "Host", fallback_host.as_bytes()),
+        }
     }
     for each in forwarded(head.fields, changes) {
         match authority {
@@ -32,11 +40,20 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, changes: &HeaderChange
             _ => field(out, each.name, each.value),
         }
     }
+    match (head.upgrade, head.takes_trailers) {
+        (false, false) => {}
+        (true, false) => field(out, "Connection", b"upgrade"),
+        (false, true) => field(out, "Connection", b"te"),
+        (true, true) => field(out, "Connection", b"upgrade, te"),
+    }
     if head.upgrade {
-        field(out, "Connection", b"upgrade");
         for each in head.fields.iter().filter(|each| each.name.eq_ignore_ascii_case("upgrade")) {
             field(out, each.name, each.value);
         }
+    }
+    if head.takes_trailers {
+        // What else it says is of the client's own connection: codings that nobody uses.
+        field(out, "TE", b"trailers");
     }
     added(out, changes);
     out.extend_from_slice(b"\r\n");
@@ -82,7 +99,8 @@ pub fn response(
     let _ = write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.reason);
     for each in forwarded(head.fields, changes) {
         let forged = !trusted && each.name.eq_ignore_ascii_case(ERROR_HEADER);
-        let coded = dechunk && each.name.eq_ignore_ascii_case("transfer-encoding");
+        let coded = (dechunk || head.drops_framing) && each.name.eq_ignore_ascii_case("transfer-encoding")
+            || head.drops_framing && each.name.eq_ignore_ascii_case("content-length");
         if !forged && !coded {
             field(out, each.name, each.value);
         }
@@ -136,17 +154,6 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Authority of a target in absolute form.
-fn absolute_authority(target: &str) -> Option<&str> {
-    if target.starts_with('/') {
-        return None;
-    }
-    let (_, rest) = target.split_once("://")?;
-    let authority = rest.split(['/', '?']).next()?;
-    // RFC 9110 §4.2.4: what stands before the @ is no part of the host.
-    Some(authority.rsplit('@').next().unwrap_or(authority))
 }
 
 #[cfg(test)]
@@ -222,9 +229,39 @@ mod tests {
 
     #[test]
     fn the_authority_of_an_absolute_target_wins() {
-        let bytes = "GET http://u:p@right:80/a HTTP/1.1\r\nHost: wrong\r\n\r\n";
-        let expected = "GET http://u:p@right:80/a HTTP/1.1\r\nHost: right:80\r\n\r\n";
+        let bytes = "GET http://right:80/a HTTP/1.1\r\nHost: wrong\r\n\r\n";
+        let expected = "GET http://right:80/a HTTP/1.1\r\nHost: right:80\r\n\r\n";
         assert_eq!(forwarded_request(bytes, &HeaderChange::default()), expected);
+        let bytes = "CONNECT right:80 HTTP/1.1\r\nHost: wrong\r\n\r\n";
+        let expected = "CONNECT right:80 HTTP/1.1\r\nHost: right:80\r\n\r\n";
+        assert_eq!(forwarded_request(bytes, &HeaderChange::default()), expected);
+    }
+
+    #[test]
+    fn that_the_client_takes_trailers_goes_on() {
+        let bytes = "GET / HTTP/1.1\r\nHost: x\r\nTE: gzip;q=0.5, trailers\r\nConnection: TE\r\n\r\n";
+        let expected = "GET / HTTP/1.1\r\nHost: x\r\nConnection: te\r\nTE: trailers\r\n\r\n";
+        assert_eq!(forwarded_request(bytes, &HeaderChange::default()), expected);
+    }
+
+    #[test]
+    fn an_upgrade_to_http2_does_not_go_on() {
+        for protocol in ["h2c", "websocket, H2C", "HTTP/2.0"] {
+            let bytes = format!(
+                "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n\
+                 HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+            );
+            assert_eq!(
+                forwarded_request(&bytes, &HeaderChange::default()),
+                "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+            );
+        }
+    }
+
+    #[test]
+    fn a_status_without_content_announces_none() {
+        let bytes = "HTTP/1.1 204 x\r\nContent-Length: 0\r\nX: y\r\n\r\n";
+        assert_eq!(forwarded_response(bytes, Persistence::Implied, true), "HTTP/1.1 204 x\r\nX: y\r\n\r\n");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::worker::Direction;
+use crate::worker::{Direction, Limit};
 
 /// One request that came to its end.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,7 @@ pub struct Telemetry {
     connections: Family<ConnectionLabels, Counter>,
     open: Family<DirectionLabels, Gauge>,
     bytes: Family<BytesLabels, Counter>,
+    limits: Family<LimitLabels, Counter>,
     /// Configurations that were refused; the last good one stayed in force.
     pub config_refused: Counter,
     /// Snapshots that were put in force.
@@ -86,11 +87,19 @@ struct BytesLabels {
     flow: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LimitLabels {
+    direction: &'static str,
+    limit: &'static str,
+}
+
 /// What a connection was found to carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
     /// HTTP/1 requests.
     Http1,
+    /// HTTP/2 requests.
+    Http2,
     /// Bytes, to an endpoint that we chose.
     Tcp,
     /// Bytes, to the address that the client chose.
@@ -101,6 +110,7 @@ impl Carried {
     fn name(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
+            Self::Http2 => "http2",
             Self::Tcp => "tcp",
             Self::Passthrough => "passthrough",
         }
@@ -129,6 +139,8 @@ impl Default for Telemetry {
         registry.register("connections_open", "Connections of clients that are open", open.clone());
         let bytes = Family::default();
         registry.register("tcp_bytes", "Bytes of connections that carry no requests", bytes.clone());
+        let limits = Family::default();
+        registry.register("limit_exceeded", "Requests and connections ended by a limit", limits.clone());
         let config_refused = Counter::default();
         registry.register(
             "config_refused",
@@ -153,6 +165,7 @@ impl Default for Telemetry {
             connections,
             open,
             bytes,
+            limits,
             config_refused,
             snapshots,
             watches,
@@ -178,6 +191,12 @@ impl Telemetry {
     pub fn retry(&self, direction: Direction, service: &Arc<str>) {
         let labels = ServiceLabels { direction: direction.name(), service: Arc::clone(service) };
         self.retries.get_or_create(&labels).inc();
+    }
+
+    /// Counts a request or a connection that was ended by a limit.
+    pub fn limit(&self, direction: Direction, limit: Limit) {
+        let labels = LimitLabels { direction: direction.name(), limit: limit.name() };
+        self.limits.get_or_create(&labels).inc();
     }
 
     /// Counts a connection once it is known what it carries.

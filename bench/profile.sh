@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Where the proxy's CPU time goes in one measure: perf report as text, and a flame graph.
+#
+# usage: profile.sh FERRULE-BENCH FERRULE-PROXY MEASURE PEER SECONDS DIRECTORY
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly program=$1 proxy=$2 measure=$3 peer=$4 seconds=$5 directory=$6
+readonly tools=${FERRULE_CACHE:-$HOME/.cache/ferrule}/cargo
+command -v perf >/dev/null || { echo "perf is missing: apt-get install linux-perf" >&2; exit 1; }
+[[ -x $tools/bin/inferno-flamegraph ]] ||
+  cargo install --locked --quiet --root "$tools" inferno --bin inferno-flamegraph --bin inferno-collapse-perf
+
+mkdir -p "$directory"
+readonly base=$directory/$measure-$peer
+bench/run.sh "$program" "$proxy" --only "$measure" --peers "$peer" --rounds 1 --seconds "$seconds" --perf "$base.data"
+
+share() { # of the samples whose symbol is in the kernel (k) or not (.)
+  perf report -i "$base.data" --no-children -g none --sort symbol 2>/dev/null |
+    awk -v kind="[$1]" '$2 == kind { sum += $1 } END { printf "%.1f %%", sum }'
+}
+{
+  echo "kernel: $(share k), user: $(share .)"
+  perf report -i "$base.data" --no-children -g none --sort symbol 2>/dev/null |
+    grep -v '^#' | grep -v '^$' | sed 's/ *- *- *$//' | head -n 40
+} >"$base.txt"
+perf script -i "$base.data" 2>/dev/null | "$tools/bin/inferno-collapse-perf" 2>/dev/null |
+  "$tools/bin/inferno-flamegraph" --title "$peer, $measure" >"$base.svg"
+cat "$base.txt"
+echo "flame graph: $base.svg"

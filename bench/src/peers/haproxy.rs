@@ -1,0 +1,29 @@
+//! HAProxy: one thread, connections to servers shared by all clients, no logs.
+
+use super::{Carry, Hop};
+
+/// `haproxy.cfg`.
+pub(super) fn config(hop: &Hop) -> String {
+    let mode = if hop.carry == Carry::Tcp { "tcp" } else { "http" };
+    let reuse = if hop.carry == Carry::Tcp { "  option splice-response\n" } else { "  http-reuse always\n" };
+    let protocol = if matches!(hop.carry, Carry::Http2 | Carry::Grpc) { " proto h2" } else { "" };
+    let mut config = format!(
+        "global\n  nbthread 1\n  maxconn {MAX_CONNECTIONS}\n  no strict-limits\n\
+         defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n{reuse}"
+    );
+    for (index, way) in hop.ways.iter().enumerate() {
+        config.push_str(&format!(
+            "frontend in{index}\n  bind {} backlog 4096{protocol}\n  default_backend out{index}\n\
+             backend out{index}\n  balance roundrobin\n",
+            way.listen
+        ));
+        for (server, endpoint) in way.endpoints.iter().enumerate() {
+            config.push_str(&format!("  server s{server} {endpoint}{protocol}\n"));
+        }
+    }
+    config
+}
+
+/// A few more than are held for memory. HAProxy asks for two files for each, which a machine may not allow; here
+/// clients share the connections to servers, so that half is enough (`no strict-limits`).
+const MAX_CONNECTIONS: u32 = 10_100;

@@ -1,0 +1,304 @@
+//! One attempt at one endpoint.
+
+use std::{cell::Cell, io, pin::pin, rc::Rc, sync::Arc, time::Instant};
+
+use ferrule_config::{Timeouts, names::ERROR_HEADER};
+
+use super::{
+    Body, Outcome, Plan, Receiver, Responder, Sender, forward,
+    upstream::{self, Opened},
+};
+use crate::{
+    balance::{Endpoint, Load},
+    http1::{buffer, reply::Cause},
+    http2::{fields::Fields, streams::Ended},
+    retry::Failure,
+    worker::{Direction, Worker},
+};
+
+pub(super) struct Attempt<'a> {
+    pub plan: &'a Plan<'a>,
+    pub worker: &'a Rc<Worker>,
+    pub endpoint: &'a Arc<Endpoint>,
+}
+
+/// An attempt that failed before anything was forwarded.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub failure: Failure,
+    pub cause: Cause,
+    pub detail: String,
+    /// It was made on a connection that had carried others before.
+    pub reused: bool,
+    /// Content was taken from the client and is gone.
+    pub taken: bool,
+}
+
+/// How far an attempt has come.
+#[derive(Default)]
+struct Progress {
+    /// Status of the response, once some of it was sent to the client.
+    forwarded: Cell<Option<u16>>,
+    taken: Cell<bool>,
+}
+
+enum Stop {
+    Failed(Failed),
+    Broken,
+}
+
+impl Attempt<'_> {
+    /// Sends the request and forwards the response.
+    pub async fn run<R: Receiver>(
+        &self,
+        body: &mut Body<'_, R>,
+        reply: &mut impl Responder,
+    ) -> Result<Outcome, Failed> {
+        let progress = Progress::default();
+        let attempt = self.exchange(body, reply, &progress);
+        let stopped = match self.deadline() {
+            None => attempt.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline.into(), attempt).await {
+                Ok(result) => result,
+                Err(_) if progress.forwarded.get().is_some() => Err(Stop::Broken),
+                Err(_) => {
+                    let detail = format!("no complete response of {} in time", self.plan.cluster.service);
+                    Err(self.failed(Failure::Final, Cause::Timeout, detail))
+                }
+            },
+        };
+        match stopped {
+            Ok(status) => {
+                let now = Instant::now();
+                self.endpoint.load.observe(now.saturating_duration_since(self.plan.started), now);
+                Ok(Outcome::Responded(status))
+            }
+            Err(Stop::Broken) => Ok(Outcome::Broken(progress.forwarded.get())),
+            Err(Stop::Failed(failed)) => Err(Failed { taken: progress.taken.get(), ..failed }),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let Timeouts { request, backend_request } = self.plan.timeouts;
+        let set = |limit: &Option<ferrule_config::Duration>| limit.filter(|limit| !limit.is_zero());
+        let request = set(request).map(|limit| self.plan.started + limit.get());
+        let attempt = set(backend_request).map(|limit| Instant::now() + limit.get());
+        request.into_iter().chain(attempt).min()
+    }
+
+    async fn exchange<R: Receiver>(
+        &self,
+        body: &mut Body<'_, R>,
+        reply: &mut impl Responder,
+        progress: &Progress,
+    ) -> Result<u16, Stop> {
+        let _load = Load::begin(self.endpoint);
+        let left = reply.gone();
+        let end = match body {
+            Body::Whole(content, trailers) => content.is_empty() && trailers.is_none(),
+            Body::Streaming(_) => false,
+        };
+        let opened = upstream::open(self.plan, self.endpoint.address, end, self.worker).await;
+        match opened.map_err(|error| self.connect_failed(&error))? {
+            Opened::Http2(stream, reused) => {
+                self.talk(
+                    left,
+                    body,
+                    end,
+                    reply,
+                    &mut &stream,
+                    &mut upstream::Response(&stream),
+                    progress,
+                    reused,
+                )
+                .await
+            }
+            Opened::Http1(mut connection, reused) => {
+                let (mut sender, mut receiver) = connection.split();
+                let status =
+                    self.talk(left, body, end, reply, &mut sender, &mut receiver, progress, reused).await?;
+                let reusable = sender.is_done() && receiver.is_reusable();
+                drop((sender, receiver));
+                if reusable {
+                    let pool = self.worker.pool(self.plan.direction);
+                    pool.put(self.endpoint.address, connection.into_stream(), Instant::now());
+                }
+                Ok(status)
+            }
+        }
+    }
+
+    /// Sends and receives at once: a server may respond before it has read the whole request.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the two ends of both directions, and what is known of them"
+    )]
+    async fn talk<R: Receiver>(
+        &self,
+        left: impl Future<Output = ()>,
+        body: &mut Body<'_, R>,
+        end: bool,
+        reply: &mut impl Responder,
+        to: &mut impl Sender,
+        from: &mut impl upstream::Respond,
+        progress: &Progress,
+        reused: bool,
+    ) -> Result<u16, Stop> {
+        let mut sending = pin!(async { if end { Ok(()) } else { self.send(body, to, progress).await } });
+        let mut sent = end;
+        let mut left = pin!(left);
+        let mut final_head = None;
+        // Until the response begins, also the client's leaving is noticed.
+        while final_head.is_none() {
+            let head = tokio::select! {
+                biased;
+                head = from.head() => head,
+                result = &mut sending, if !sent => match result {
+                    // An endpoint that takes no more may still have responded.
+                    Ok(()) | Err(Side::Endpoint) => { sent = true; continue }
+                    Err(Side::Client) => return Err(Stop::Broken),
+                },
+                () = left.as_mut() => return Err(Stop::Broken),
+            };
+            let head = head.map_err(|ended| self.no_response(ended, progress, reused))?;
+            match self.interim(head, from, reply, progress).await? {
+                None => {}
+                Some(head) => final_head = Some(head),
+            }
+        }
+        let Some(head) = final_head else { return Err(Stop::Broken) };
+        let mut receiving = pin!(self.receive(head, from, reply, progress));
+        loop {
+            tokio::select! {
+                biased;
+                status = &mut receiving => return status,
+                result = &mut sending, if !sent => match result {
+                    Ok(()) | Err(Side::Endpoint) => sent = true,
+                    Err(Side::Client) => return Err(Stop::Broken),
+                },
+                () = left.as_mut() => return Err(Stop::Broken),
+            }
+        }
+    }
+
+    async fn send<R: Receiver>(
+        &self,
+        body: &mut Body<'_, R>,
+        to: &mut impl Sender,
+        progress: &Progress,
+    ) -> Result<(), Side> {
+        match body {
+            Body::Whole(content, None) => to.content(content, true).await.map_err(|_| Side::Endpoint),
+            Body::Whole(content, Some(trailers)) => {
+                to.content(content, false).await.map_err(|_| Side::Endpoint)?;
+                to.trailers(trailers).await.map_err(|_| Side::Endpoint)
+            }
+            Body::Streaming(client) => {
+                progress.taken.set(true);
+                let mut space = buffer::take();
+                let result = forward(*client, to, &mut space).await;
+                buffer::give_back(space);
+                result.map_err(|(receiver, _)| if receiver { Side::Client } else { Side::Endpoint })
+            }
+        }
+    }
+
+    /// Forwards an interim response, or hands the final head back.
+    async fn interim(
+        &self,
+        head: Fields,
+        from: &impl upstream::Respond,
+        reply: &mut impl Responder,
+        progress: &Progress,
+    ) -> Result<Option<Fields>, Stop> {
+        let status = head.status();
+        if status >= 200 {
+            let unprocessed = self.plan.direction == Direction::Outbound
+                && status == 503
+                && from.is_ended()
+                && head.value(ERROR_HEADER.as_bytes()).is_some_and(Cause::proves_unprocessed);
+            if unprocessed && !progress.taken.get() {
+                let detail = format!("the application at {} takes no connections", self.endpoint.address);
+                return Err(self.failed(Failure::NotProcessed, Cause::Connect, detail));
+            }
+            return Ok(Some(head));
+        }
+        let sent = reply.head(&head, false, self.plan.response_headers, self.trusts()).await;
+        head.give_back();
+        sent.map_err(|_| Stop::Broken)?;
+        Ok(None)
+    }
+
+    async fn receive(
+        &self,
+        head: Fields,
+        from: &mut impl upstream::Respond,
+        reply: &mut impl Responder,
+        progress: &Progress,
+    ) -> Result<u16, Stop> {
+        let status = head.status();
+        progress.forwarded.set(Some(status));
+        let end = from.is_ended();
+        let sent = reply.head(&head, end, self.plan.response_headers, self.trusts()).await;
+        head.give_back();
+        sent.map_err(|_| Stop::Broken)?;
+        if end {
+            return Ok(status);
+        }
+        let mut space = buffer::take();
+        let result = {
+            let mut forwarding = pin!(forward(from, reply, &mut space));
+            forwarding.as_mut().await
+        };
+        buffer::give_back(space);
+        result.map(|()| status).map_err(|_| Stop::Broken)
+    }
+
+    fn trusts(&self) -> bool {
+        self.plan.direction == Direction::Outbound
+    }
+
+    fn failed(&self, failure: Failure, cause: Cause, detail: String) -> Stop {
+        Stop::Failed(Failed { failure, cause, detail, reused: false, taken: false })
+    }
+
+    fn connect_failed(&self, error: &io::Error) -> Stop {
+        let address = self.endpoint.address;
+        if error.kind() == io::ErrorKind::InvalidInput {
+            return self.failed(Failure::Final, Cause::BadRequest, error.to_string());
+        }
+        let (cause, detail) = match self.plan.direction {
+            Direction::Outbound => {
+                (Cause::Connect, format!("connecting to {address} of {}: {error}", self.plan.cluster.service))
+            }
+            Direction::Inbound => {
+                (Cause::AppConnect, format!("the application takes no connections at {address}: {error}"))
+            }
+        };
+        self.failed(Failure::NotProcessed, cause, detail)
+    }
+
+    fn no_response(&self, ended: Ended, progress: &Progress, reused: bool) -> Stop {
+        if progress.forwarded.get().is_some() {
+            return Stop::Broken;
+        }
+        let (address, service) = (self.endpoint.address, &self.plan.cluster.service);
+        let (failure, cause, what) = match ended {
+            Ended::Refused => (Failure::NotProcessed, Cause::Reset, "refused the request".to_owned()),
+            Ended::ByPeer(code) => {
+                (Failure::Reset, Cause::Reset, format!("reset the request (HTTP/2 error {})", code.0))
+            }
+            Ended::Faulty => (Failure::Final, Cause::BadResponse, "sent no proper response".to_owned()),
+            Ended::Gone => {
+                (Failure::Reset, Cause::Reset, "closed the connection before it responded".to_owned())
+            }
+        };
+        let detail = format!("{address} of {service} {what}");
+        Stop::Failed(Failed { failure, cause, detail, reused, taken: false })
+    }
+}
+
+enum Side {
+    Client,
+    Endpoint,
+}

@@ -1,0 +1,256 @@
+//! A request and its response where either side speaks HTTP/2.
+//!
+//! Messages are HTTP/2's here: a head as [`Fields`], content in pieces, trailers. Whoever speaks HTTP/1
+//! is translated at the edge ([`http1`]); between two that speak HTTP/2 nothing is. Requests that are HTTP/1 on
+//! both sides do not come this way: [`crate::http1`] forwards them without taking them apart.
+//!
+//! ```text
+//!   client ── Receiver ─▶ attempt ── Sender ───▶ endpoint
+//!          ◀─ Sender ───    │  ▲ ◀── Receiver ──
+//!                           ▼  │ failed before anything was forwarded
+//!                          retry
+//! ```
+
+mod attempt;
+pub mod fields;
+pub mod http1;
+mod upstream;
+
+use std::{net::SocketAddr, rc::Rc, time::Instant};
+
+use ferrule_config::{HeaderChange, Timeouts};
+
+use crate::{
+    balance,
+    http1::reply::Cause,
+    http2::{
+        fields::Fields,
+        stream::{Piece, Stream},
+        streams::Ended,
+    },
+    retry::{self, Budget, Failure, Replay},
+    snapshot::Cluster,
+    worker::{Direction, Worker},
+};
+use attempt::{Attempt, Failed};
+
+/// A request body is kept for another attempt up to this size, in bytes (Linkerd's limit).
+const MOST_REPLAYED: usize = 64 * 1024;
+
+/// Where content and trailers come from.
+pub trait Receiver {
+    /// Appends content to `into`, or tells how the message ends.
+    ///
+    /// # Errors
+    /// How it ended instead.
+    async fn piece(&mut self, into: &mut Vec<u8>) -> Result<Piece, Ended>;
+}
+
+/// Where content and trailers go to.
+pub trait Sender {
+    /// Sends content; with `end` it is the last.
+    ///
+    /// # Errors
+    /// How the message ended instead.
+    async fn content(&mut self, content: &[u8], end: bool) -> Result<(), Ended>;
+
+    /// Sends trailers, which end the message.
+    ///
+    /// # Errors
+    /// How the message ended instead.
+    async fn trailers(&mut self, trailers: &Fields) -> Result<(), Ended>;
+}
+
+/// Where a response goes to.
+pub trait Responder: Sender {
+    /// Sends a head, interim or final; with `end` the response has no content. `trusted`: the endpoint is behind a
+    /// sidecar, so its `ferrule-error` is that sidecar's word.
+    ///
+    /// # Errors
+    /// How the message ended instead.
+    async fn head(
+        &mut self,
+        head: &Fields,
+        end: bool,
+        changes: &HeaderChange,
+        trusted: bool,
+    ) -> Result<(), Ended>;
+
+    /// Waits until the client does not want the response any more.
+    fn gone(&self) -> impl Future<Output = ()> + use<Self>;
+}
+
+/// What is to be sent, and by which rules.
+pub struct Plan<'a> {
+    /// Head of the request, checked.
+    pub head: &'a Fields,
+    /// The request has no content.
+    pub end: bool,
+    /// Where it goes.
+    pub cluster: &'a Cluster,
+    /// Whether the endpoint is spoken to in HTTP/2.
+    pub http2: bool,
+    /// Changes on the way there.
+    pub request_headers: &'a HeaderChange,
+    /// Changes on the way back.
+    pub response_headers: &'a HeaderChange,
+    /// Time limits.
+    pub timeouts: &'a Timeouts,
+    /// Bounds the retries.
+    pub budget: &'a Budget,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// When it came.
+    pub started: Instant,
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The response was forwarded as a whole.
+    Responded(u16),
+    /// Nothing was forwarded; the client is to be told why.
+    Failed(Cause, String),
+    /// The response broke off after it had begun, or the client is gone.
+    Broken(Option<u16>),
+}
+
+/// The content of a request.
+enum Body<'a, R> {
+    /// All of it is at hand and can be sent again.
+    Whole(Vec<u8>, Option<Fields>),
+    /// It comes from the client while it is sent.
+    Streaming(&'a mut R),
+}
+
+/// Sends the request and forwards the response.
+pub async fn run(
+    client: &mut impl Receiver,
+    whole: bool,
+    reply: &mut impl Responder,
+    plan: &Plan<'_>,
+    worker: &Rc<Worker>,
+) -> Outcome {
+    plan.budget.deposit(plan.started);
+    let mut body = match collect(client, whole, plan).await {
+        Ok(body) => body,
+        Err(ended) => {
+            tracing::debug!(?ended, "the client broke off its request");
+            return Outcome::Broken(None);
+        }
+    };
+    let mut tried: Vec<SocketAddr> = Vec::new();
+    let mut stale = 0;
+    loop {
+        let random = |n| fastrand::usize(0..n);
+        let Some(endpoint) = balance::pick(&plan.cluster.endpoints, &tried, Instant::now(), random) else {
+            let detail =
+                format!("{} has no ready endpoint for port {}", plan.cluster.service, plan.cluster.port);
+            return Outcome::Failed(Cause::NoEndpoints, detail);
+        };
+        let attempt = Attempt { plan, worker, endpoint };
+        let Failed { failure, cause, detail, reused, taken } = match attempt.run(&mut body, reply).await {
+            Ok(outcome) => return outcome,
+            Err(failed) => failed,
+        };
+        let complete = !taken;
+        let idempotent = crate::message::is_idempotent(plan.head.method());
+        let replay = Replay { idempotent, complete };
+        // A connection that the peer closed while it idled says nothing about the endpoint.
+        if reused && failure == Failure::Reset && idempotent && complete && stale < 8 {
+            stale += 1;
+            continue;
+        }
+        tried.push(endpoint.address);
+        endpoint.load.observe(retry::PENALTY, Instant::now());
+        if !retry::may_retry(failure, replay, tried.len()) || !plan.budget.withdraw(Instant::now()) {
+            return Outcome::Failed(cause, detail);
+        }
+        worker.telemetry.retry(plan.direction, &plan.cluster.service);
+    }
+}
+
+async fn collect<'a, R: Receiver>(
+    client: &'a mut R,
+    whole: bool,
+    plan: &Plan<'_>,
+) -> Result<Body<'a, R>, Ended> {
+    if plan.end {
+        return Ok(Body::Whole(Vec::new(), None));
+    }
+    if !whole {
+        return Ok(Body::Streaming(client));
+    }
+    let mut content = Vec::new();
+    loop {
+        match client.piece(&mut content).await? {
+            Piece::Content => {}
+            Piece::Trailers(trailers) => return Ok(Body::Whole(content, Some(trailers))),
+            Piece::End => return Ok(Body::Whole(content, None)),
+        }
+    }
+}
+
+/// Whether a stream's request can be kept for another attempt as it lies there.
+#[must_use]
+pub fn is_whole(stream: &Stream) -> bool {
+    stream.is_received() && stream.at_hand() <= MOST_REPLAYED
+}
+
+/// Forwards content and trailers until the message has ended. The `bool`: whether it was the receiver that failed.
+async fn forward(
+    from: &mut impl Receiver,
+    to: &mut impl Sender,
+    space: &mut Vec<u8>,
+) -> Result<(), (bool, Ended)> {
+    loop {
+        space.clear();
+        match from.piece(space).await.map_err(|ended| (true, ended))? {
+            Piece::Content => to.content(space, false).await,
+            Piece::End => return to.content(&[], true).await.map_err(|ended| (false, ended)),
+            Piece::Trailers(trailers) => {
+                let sent = to.trailers(&trailers).await;
+                trailers.give_back();
+                return sent.map_err(|ended| (false, ended));
+            }
+        }
+        .map_err(|ended| (false, ended))?;
+    }
+}
+
+impl Receiver for &Stream {
+    async fn piece(&mut self, into: &mut Vec<u8>) -> Result<Piece, Ended> {
+        Stream::piece(self, into).await
+    }
+}
+
+impl Sender for &Stream {
+    async fn content(&mut self, content: &[u8], end: bool) -> Result<(), Ended> {
+        self.send(content, end).await
+    }
+
+    async fn trailers(&mut self, trailers: &Fields) -> Result<(), Ended> {
+        self.send_section(true, |each| fields::trailers(trailers, each));
+        Ok(())
+    }
+}
+
+impl<'a> Responder for &'a Stream {
+    async fn head(
+        &mut self,
+        head: &Fields,
+        end: bool,
+        changes: &HeaderChange,
+        trusted: bool,
+    ) -> Result<(), Ended> {
+        self.send_section(end, |each| fields::response(head, changes, trusted, each));
+        Ok(())
+    }
+
+    fn gone(&self) -> impl Future<Output = ()> + use<'a> {
+        let stream: &'a Stream = self;
+        async move {
+            stream.ended().await;
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! One attempt: a connection to one endpoint, the request there and the response back at the same time.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use ferrule_config::Timeouts;
+use tokio::net::TcpStream;
+
+use super::{
+    End, Plan,
+    send::{Outgoing, Progress, SendError, client_gone, stream_body, write_both},
+};
+use crate::{
+    balance::{Endpoint, Load},
+    http1::{buffer::Buffer, reply::Cause, timer::Timer},
+    retry::{self, Failure},
+    worker::{Direction, Limit, Worker},
+};
+
+pub(super) struct Attempt<'a> {
+    pub plan: &'a Plan<'a>,
+    pub worker: &'a Worker,
+    pub endpoint: &'a Arc<Endpoint>,
+    /// This one included.
+    pub attempts: usize,
+    /// Status of the final response, once some of it was written to the client.
+    pub forwarded: Cell<Option<u16>>,
+    pub progress: Progress,
+}
+
+/// An attempt that failed before anything was forwarded.
+pub(super) struct Failed {
+    pub failure: Failure,
+    pub cause: Cause,
+    pub detail: String,
+}
+
+/// What the response left behind.
+pub(super) struct Received {
+    pub status: u16,
+    pub upstream_reusable: bool,
+    pub client_reusable: bool,
+    pub tunnel: bool,
+}
+
+pub(super) enum ReceiveError {
+    /// Nothing was forwarded.
+    Failed(Failed),
+    /// The client can only be cut off; for this reason.
+    Broken(&'static str),
+}
+
+/// Who or what was waited for too long.
+enum Expired {
+    Route,
+    Client,
+    Endpoint,
+}
+
+impl<'a> Attempt<'a> {
+    pub fn new(plan: &'a Plan<'a>, worker: &'a Worker, endpoint: &'a Arc<Endpoint>, attempts: usize) -> Self {
+        Self { plan, worker, endpoint, attempts, forwarded: Cell::new(None), progress: Progress::default() }
+    }
+
+    /// Makes the attempt. An error says also whether the connection had been used before.
+    pub async fn run(
+        &self,
+        client: &mut TcpStream,
+        read: &mut Buffer,
+        timer: &mut Timer<'_>,
+        request: &mut Outgoing,
+    ) -> Result<End, (Failed, bool)> {
+        let connected = self.worker.connection(self.plan.direction, self.endpoint.address).await;
+        let (mut upstream, is_new) = match connected {
+            Ok(connection) => connection,
+            Err(error) => return Err((self.connect_failed(&error), false)),
+        };
+        let load = Load::begin(self.endpoint);
+        let mut response = Buffer::default();
+        let received = self.talk(client, read, timer, request, &mut upstream, &mut response).await;
+        drop(load);
+        let received = match received {
+            Ok(received) => received,
+            Err(ReceiveError::Failed(failed)) => return Err((failed, !is_new)),
+            Err(ReceiveError::Broken(why)) => return Ok(End::Broken { status: self.forwarded.get(), why }),
+        };
+        let now = Instant::now();
+        self.endpoint.load.observe(now.saturating_duration_since(self.plan.started), now);
+        if let Some(length) = request.buffered {
+            read.consume(length);
+        }
+        if received.tunnel {
+            return Ok(End::Tunnel { status: received.status, upstream, pending: response });
+        }
+        if received.upstream_reusable && response.is_empty() {
+            self.worker.pool(self.plan.direction).put(self.endpoint.address, upstream, now);
+        }
+        Ok(End::Responded { status: received.status, reusable: received.client_reusable })
+    }
+
+    pub fn may_retry(&self, failure: Failure, request: &Outgoing) -> bool {
+        retry::may_retry(failure, request.replay(self.plan.idempotent), self.attempts)
+            && self.plan.budget.withdraw(Instant::now())
+    }
+
+    /// Sends and receives at once: a server may respond before it has read the whole request.
+    async fn talk(
+        &self,
+        client: &mut TcpStream,
+        read: &mut Buffer,
+        timer: &mut Timer<'_>,
+        request: &mut Outgoing,
+        upstream: &mut TcpStream,
+        response: &mut Buffer,
+    ) -> Result<Received, ReceiveError> {
+        let (mut client_read, mut client_write) = client.split();
+        let (mut upstream_read, mut upstream_write) = upstream.split();
+        let buffered = request.buffered;
+        let progress = &self.progress;
+        // Ends only when there is no sense in going on.
+        let mut sending = pin!(async {
+            let sent = match buffered {
+                Some(length) => write_both(&mut upstream_write, self.plan.head, &read.data()[..length])
+                    .await
+                    .map_err(|_| SendError::Upstream),
+                None => match write_both(&mut upstream_write, self.plan.head, &[]).await {
+                    Ok(()) => {
+                        stream_body(request, read, &mut client_read, &mut upstream_write, progress).await
+                    }
+                    Err(_) => Err(SendError::Upstream),
+                },
+            };
+            match sent {
+                Ok(()) => progress.sent.set(true),
+                // It may have responded all the same: reading will tell.
+                Err(SendError::Upstream) => {}
+                Err(SendError::Client) => return ReceiveError::Broken("client-closed"),
+                Err(SendError::Malformed(error)) => {
+                    return self.failed(Cause::BadRequest, format!("request body: {error}"));
+                }
+            }
+            client_gone(client_read.as_ref()).await;
+            ReceiveError::Broken("client-closed")
+        });
+        // The request goes out before anything is awaited; from then on a response that is there comes first.
+        if let Poll::Ready(error) = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await {
+            return Err(error);
+        }
+        let replayable = buffered.is_some();
+        let mut receiving = pin!(self.receive(&mut upstream_read, &mut client_write, response, replayable));
+        let mut watching = pin!(self.watch(timer));
+        let mut received = tokio::select! {
+            biased;
+            received = &mut receiving => received?,
+            error = &mut sending => return Err(error),
+            expired = &mut watching => return Err(self.expired(&expired)),
+        };
+        if !received.tunnel && !progress.sent.get() {
+            received.upstream_reusable = false;
+            received.client_reusable &= replayable;
+        }
+        Ok(received)
+    }
+
+    /// Looks at the clock from time to time and ends when the route's time is up or nothing has moved for too long.
+    async fn watch(&self, timer: &mut Timer<'_>) -> Expired {
+        let limits = &self.worker.limits;
+        let deadline = self.deadline();
+        let tick = (limits.client_stall.min(limits.endpoint_stall) / 4).max(Duration::from_millis(1));
+        let (mut since, mut next) = (self.plan.started, self.plan.started + tick);
+        // What came before this attempt counts for none of them.
+        self.progress.moved.set(true);
+        loop {
+            timer.until(deadline.map_or(next, |deadline| deadline.min(next))).await;
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Expired::Route;
+            }
+            next = now + tick;
+            let still = now.saturating_duration_since(since);
+            let on_client = self.progress.reads_client.get() || self.progress.writes_client.get();
+            if self.progress.moved.replace(false) {
+                since = now;
+            } else if on_client && still >= limits.client_stall {
+                return Expired::Client;
+            } else if !on_client && still >= limits.endpoint_stall {
+                return Expired::Endpoint;
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let Timeouts { request, backend_request } = self.plan.timeouts;
+        let set = |limit: &Option<ferrule_config::Duration>| limit.filter(|limit| !limit.is_zero());
+        let request = set(request).map(|limit| self.plan.started + limit.get());
+        let attempt = set(backend_request).map(|limit| Instant::now() + limit.get());
+        request.into_iter().chain(attempt).min()
+    }
+
+    fn expired(&self, expired: &Expired) -> ReceiveError {
+        let service = &self.plan.cluster.service;
+        let limits = &self.worker.limits;
+        match expired {
+            Expired::Route => {
+                self.failed(Cause::Timeout, format!("no complete response of {service} in time"))
+            }
+            Expired::Client => {
+                self.worker.telemetry.limit(self.plan.direction, Limit::ClientStall);
+                let detail = format!("no more of the request's body for {:?}", limits.client_stall);
+                self.failed(Cause::BodyTimeout, detail)
+            }
+            Expired::Endpoint => {
+                self.worker.telemetry.limit(self.plan.direction, Limit::EndpointStall);
+                let detail = format!(
+                    "{} of {service} sent and took nothing for {:?}",
+                    self.endpoint.address, limits.endpoint_stall
+                );
+                self.failed(Cause::ResponseTimeout, detail)
+            }
+        }
+    }
+
+    /// The end of the exchange: told to the client, unless it has some of the response already.
+    pub fn failed(&self, cause: Cause, detail: String) -> ReceiveError {
+        if self.forwarded.get().is_some() {
+            return ReceiveError::Broken(cause.name());
+        }
+        ReceiveError::Failed(Failed { failure: Failure::Final, cause, detail })
+    }
+
+    fn connect_failed(&self, error: &io::Error) -> Failed {
+        let address = self.endpoint.address;
+        let (cause, detail) = match self.plan.direction {
+            Direction::Outbound => {
+                (Cause::Connect, format!("connecting to {address} of {}: {error}", self.plan.cluster.service))
+            }
+            Direction::Inbound => {
+                (Cause::AppConnect, format!("the application takes no connections at {address}: {error}"))
+            }
+        };
+        Failed { failure: Failure::NotProcessed, cause, detail }
+    }
+}

@@ -1,0 +1,422 @@
+//! A connection and its driver: the one task that reads and writes the socket.
+
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    core::{Core, Limits, Role},
+    frame::{Code, ConnectionError},
+    stream::Stream,
+};
+use crate::{
+    drain::{Drain, Phase},
+    http1::buffer,
+};
+
+/// Bytes of a read.
+const READ: usize = 64 * 1024;
+/// Reads in a row before the thread's other tasks get their turn.
+const TURN: usize = 4;
+/// Bytes that wait to be written before nothing more is read: the peer must take answers to be given more.
+const OUT_FULL: usize = 256 * 1024;
+/// How long the end of a connection may take to be written, and its answer to be waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Where all connections of a thread read to: what is left over of it is seldom more than a few bytes.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+}
+
+/// Time limits of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Without a stream.
+    pub idle: Duration,
+    /// From the first frame of a header block to its last; and for the preface.
+    pub head: Duration,
+    /// Without the peer taking a byte of what is to be written.
+    pub stall: Duration,
+}
+
+/// What the driver and the streams of a connection share.
+pub struct Connection {
+    core: RefCell<Core>,
+    driver: Cell<Option<Waker>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// A connection that begins; [`drive`](Connection::drive) has to run for it to do anything.
+    #[must_use]
+    pub fn new(role: Role, limits: Limits) -> Rc<Self> {
+        Rc::new(Self { core: RefCell::new(Core::new(role, limits, Instant::now())), driver: Cell::new(None) })
+    }
+
+    pub(super) fn core(&self) -> RefMut<'_, Core> {
+        self.core.borrow_mut()
+    }
+
+    /// Has the driver write what there is.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.driver.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wake_if_written(&self) {
+        if !self.core.borrow().out.is_empty() {
+            self.wake();
+        }
+    }
+
+    pub(super) fn release(&self, id: u32) {
+        let mut core = self.core();
+        let unfinished = core.streams.find(id).map(|entry| (entry.received_end, entry.sent_end));
+        match unfinished {
+            Some((_, false)) => core.reset(id, Code::CANCEL),
+            // The response was sent before the request had come to its end (RFC 9113 §8.1).
+            Some((false, true)) => core.reset(id, Code::NO_ERROR),
+            _ => {}
+        }
+        core.forget(id);
+        drop(core);
+        // Also because a connection that waits for its last stream ends with it.
+        self.wake();
+    }
+
+    /// Opens a stream and sends its head. `None`: no stream can be opened here, now or ever.
+    #[must_use]
+    pub fn open(
+        self: &Rc<Self>,
+        bodiless: bool,
+        end: bool,
+        head: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
+    ) -> Option<Stream> {
+        let mut core = self.core();
+        let id = core.open(bodiless)?;
+        core.send_section(id, end, head);
+        drop(core);
+        self.wake();
+        Some(Stream::new(Rc::clone(self), id))
+    }
+
+    /// Whether a stream could be opened now.
+    #[must_use]
+    pub fn can_open(&self) -> bool {
+        self.core.borrow().can_open()
+    }
+
+    /// Whether streams may be opened, now or later.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.core.borrow().is_usable()
+    }
+
+    /// Streams that are open.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.core.borrow().streams.len()
+    }
+
+    /// Ends the connection when its streams have ended.
+    pub fn finish(&self) {
+        self.core().refuse_more();
+        self.wake();
+    }
+
+    /// Reads and writes until the connection has ended. `read`: what was already read. `accept` is given each stream
+    /// that the peer opens.
+    ///
+    /// # Errors
+    /// How the peer broke the rules; it was told.
+    pub async fn drive(
+        self: &Rc<Self>,
+        mut io: impl AsyncRead + AsyncWrite + Unpin,
+        read: &[u8],
+        times: Times,
+        drain: &Drain,
+        accept: impl FnMut(Stream),
+    ) -> Result<(), ConnectionError> {
+        let mut driver =
+            Driver { connection: self, pending: Vec::new(), accept, written: 0, stuck_since: None };
+        let outcome = match driver.receive(read) {
+            Ok(()) => driver.run(&mut io, times, drain).await,
+            Err(error) => Err(error),
+        };
+        {
+            let mut core = self.core();
+            match outcome {
+                Err(error) => core.fail(error),
+                Ok(()) => core.close(),
+            }
+        }
+        if outcome.is_err() {
+            let _ = tokio::time::timeout(LAST_WORDS, driver.last_words(&mut io)).await;
+        }
+        buffer::give_back(std::mem::take(&mut self.core().out));
+        outcome
+    }
+}
+
+struct Driver<'a, A> {
+    connection: &'a Rc<Connection>,
+    /// The beginning of a frame.
+    pending: Vec<u8>,
+    accept: A,
+    /// How much of what waits was written.
+    written: usize,
+    stuck_since: Option<Instant>,
+}
+
+/// What a turn of the driver found.
+enum Turn {
+    /// The peer has closed, or everything is done.
+    Closed,
+    /// A time limit has to be looked at.
+    Time,
+    /// The process is ending.
+    Drain,
+}
+
+impl<A: FnMut(Stream)> Driver<'_, A> {
+    async fn run(
+        &mut self,
+        io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        times: Times,
+        drain: &Drain,
+    ) -> Result<(), ConnectionError> {
+        let mut idle_since = Instant::now();
+        let mut phase = Phase::Serving;
+        let mut announced: Option<Instant> = None;
+        loop {
+            let wake_at = self.next_look(times, idle_since, announced);
+            let turn = {
+                let mut next_phase = pin!(drain.reached(match phase {
+                    Phase::Serving => Phase::Draining,
+                    _ => Phase::Closing,
+                }));
+                let mut timer = pin!(tokio::time::sleep_until(wake_at.into()));
+                let done = phase == Phase::Closing;
+                poll_fn(|cx| {
+                    if let Poll::Ready(result) = self.poll(cx, io) {
+                        return Poll::Ready(result.map(|()| Turn::Closed));
+                    }
+                    if !done && next_phase.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Ok(Turn::Drain));
+                    }
+                    timer.as_mut().poll(cx).map(|()| Ok(Turn::Time))
+                })
+                .await?
+            };
+            let now = Instant::now();
+            match turn {
+                Turn::Closed => return Ok(()),
+                Turn::Drain => {
+                    phase = if phase == Phase::Serving { Phase::Draining } else { Phase::Closing };
+                    if announced.is_none() {
+                        self.connection.core().announce_end();
+                        announced = Some(now);
+                    }
+                    if phase == Phase::Closing {
+                        self.connection.core().refuse_more();
+                    }
+                }
+                Turn::Time => {
+                    let core = self.connection.core.borrow();
+                    if core.block_since.is_some_and(|since| now >= since + times.head) {
+                        return Err(ConnectionError::new(
+                            Code::ENHANCE_YOUR_CALM,
+                            "header block did not end in time",
+                        ));
+                    }
+                    if self.stuck_since.is_some_and(|since| now >= since + times.stall) {
+                        return Err(ConnectionError::new(
+                            Code::ENHANCE_YOUR_CALM,
+                            "nothing is taken of what is sent",
+                        ));
+                    }
+                    if !core.streams.is_empty() {
+                        idle_since = now;
+                    }
+                    drop(core);
+                    if announced.is_some_and(|since| now >= since + LAST_WORDS)
+                        || now >= idle_since + times.idle
+                    {
+                        self.connection.core().refuse_more();
+                        announced = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When a time limit may have passed. Coarse: streams come and go without this being computed anew.
+    fn next_look(&self, times: Times, idle_since: Instant, announced: Option<Instant>) -> Instant {
+        let core = self.connection.core.borrow();
+        let mut next = idle_since + times.idle;
+        if !core.streams.is_empty() {
+            next = Instant::now() + times.idle;
+        }
+        let others = [
+            core.block_since.map(|since| since + times.head),
+            self.stuck_since.map(|since| since + times.stall),
+            announced.map(|since| since + LAST_WORDS),
+        ];
+        others.into_iter().flatten().fold(next, Instant::min)
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Poll<Result<(), ConnectionError>> {
+        for _ in 0..TURN {
+            if self.poll_write(cx, io).is_err() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.is_done() {
+                // A failure to close leaves nothing to be done.
+                return Pin::new(&mut *io).poll_shutdown(cx).map(|_| Ok(()));
+            }
+            if self.connection.core.borrow().out.len() - self.written > OUT_FULL {
+                self.wait(cx);
+                return Poll::Pending;
+            }
+            match self.poll_read(cx, io) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.wait(cx);
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Has the streams wake this task.
+    fn wait(&self, cx: &Context<'_>) {
+        self.connection.core().rest();
+        self.connection.driver.set(Some(cx.waker().clone()));
+    }
+
+    fn is_done(&self) -> bool {
+        let mut core = self.connection.core();
+        if core.ponged {
+            core.ponged = false;
+            core.refuse_more();
+        }
+        core.streams.is_empty() && core.out.is_empty() && !core.is_usable()
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, io: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let mut core = self.connection.core();
+        let was_full = !core.has_room();
+        while self.written < core.out.len() {
+            match Pin::new(&mut *io).poll_write(cx, &core.out[self.written..]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.written += count;
+                    self.stuck_since = None;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.stuck_since.get_or_insert_with(Instant::now);
+                    break;
+                }
+            }
+        }
+        if self.written == core.out.len() {
+            self.written = 0;
+            core.out.clear();
+        } else if self.written >= READ {
+            core.out.drain(..self.written);
+            self.written = 0;
+        }
+        if was_full && core.has_room() {
+            core.wake_senders();
+        }
+        Ok(())
+    }
+
+    /// Reads once and takes it in; `false` at the end.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<Result<bool, ConnectionError>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let kept = self.pending.len();
+            let result = {
+                let mut buffer = ReadBuf::new(&mut scratch[kept..]);
+                match Pin::new(io).poll_read(cx, &mut buffer) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+                }
+            };
+            let Ok(count @ 1..) = result else { return Poll::Ready(Ok(false)) };
+            scratch[..kept].copy_from_slice(&self.pending);
+            Poll::Ready(self.receive(&scratch[..kept + count]).map(|()| true))
+        })
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        let mut core = self.connection.core();
+        let result = core.receive(bytes, Instant::now());
+        let accepted = std::mem::take(&mut core.accepted);
+        drop(core);
+        for &id in &accepted {
+            (self.accept)(Stream::new(Rc::clone(self.connection), id));
+        }
+        let used = result?;
+        self.pending.clear();
+        self.pending.extend_from_slice(&bytes[used..]);
+        if self.pending.is_empty() && self.pending.capacity() > READ / 16 {
+            self.pending = Vec::new();
+        }
+        let mut core = self.connection.core();
+        if core.accepted.capacity() == 0 {
+            let mut accepted = accepted;
+            accepted.clear();
+            core.accepted = accepted;
+        }
+        Ok(())
+    }
+
+    /// Writes the GOAWAY and reads on for a moment, so that it is not lost to a reset by the system.
+    async fn last_words(&mut self, io: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+        poll_fn(|cx| {
+            self.poll_write(cx, io)?;
+            let written = self.connection.core.borrow().out.is_empty();
+            if written { Poll::Ready(Ok::<_, io::Error>(())) } else { Poll::Pending }
+        })
+        .await?;
+        poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await?;
+        let mut dropped = vec![0; 4096];
+        let mut left = READ;
+        while left > 0 {
+            let count = tokio::io::AsyncReadExt::read(io, &mut dropped).await?;
+            if count == 0 {
+                break;
+            }
+            left = left.saturating_sub(count);
+        }
+        Ok(())
+    }
+}

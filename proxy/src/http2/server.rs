@@ -1,0 +1,183 @@
+//! A client's HTTP/2 connection: each of its requests is decided on and forwarded on its own.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use ferrule_config::{HeaderChange, Timeouts, names::ERROR_HEADER};
+use tokio::net::TcpStream;
+
+use super::{connection::Connection, core::Role, fields::Fields, frame::Code, stream::Stream};
+use crate::{
+    exchange::{self, Outcome, Plan},
+    http1::{buffer::Buffer, reply::Cause},
+    message::Field,
+    route::{self, Request},
+    snapshot::{Backend, Cluster, Destination, Protocol, Snapshot},
+    telemetry,
+    worker::{Direction, Worker},
+};
+
+static NO_CHANGE: HeaderChange = HeaderChange { set: Vec::new(), add: Vec::new(), remove: Vec::new() };
+static NO_LIMIT: Timeouts = Timeouts { request: None, backend_request: None };
+
+/// gRPC's UNAVAILABLE, INTERNAL, UNIMPLEMENTED and DEADLINE_EXCEEDED.
+const GRPC_UNAVAILABLE: u8 = 14;
+const GRPC_INTERNAL: u8 = 13;
+const GRPC_UNIMPLEMENTED: u8 = 12;
+const GRPC_DEADLINE_EXCEEDED: u8 = 4;
+
+/// Serves the requests of a client. `read` holds what was already read from it.
+pub async fn serve(
+    client: TcpStream,
+    read: Buffer,
+    destination: &Arc<Destination>,
+    worker: &Rc<Worker>,
+    direction: Direction,
+) {
+    let settings = worker.http2_settings();
+    let connection = Connection::new(Role::Server, settings.limits);
+    let accept = |stream| {
+        let (destination, worker) = (Arc::clone(destination), Rc::clone(worker));
+        tokio::task::spawn_local(async move { request(&stream, &destination, &worker, direction).await });
+    };
+    let driven = connection.drive(client, read.data(), settings.times, settings.drain, accept).await;
+    if let Err(error) = driven {
+        tracing::debug!(?direction, %error, "HTTP/2 connection ended");
+    }
+}
+
+async fn request(stream: &Stream, destination: &Destination, worker: &Rc<Worker>, direction: Direction) {
+    let started = Instant::now();
+    let snapshot = destination.now();
+    let head = stream.request_head();
+    let (rule, outcome) = if head.is_empty() {
+        (None, Outcome::Failed(Cause::HeadTooLarge, "the request's fields are too many or too large".into()))
+    } else {
+        let rule = rule(&snapshot, &head);
+        let outcome = match target(&snapshot, rule, &head) {
+            Err((cause, detail)) => Outcome::Failed(cause, detail),
+            Ok(cluster) => {
+                let rule = rule.map(|index| &snapshot.rules[index]);
+                let plan = Plan {
+                    head: &head,
+                    end: stream.is_received() && stream.is_at_end(),
+                    cluster: &cluster,
+                    http2: cluster.protocol != Protocol::Http1,
+                    request_headers: rule.map_or(&NO_CHANGE, |rule| &rule.request_headers),
+                    response_headers: rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
+                    timeouts: rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
+                    budget: &destination.budget,
+                    direction,
+                    started,
+                };
+                let whole = exchange::is_whole(stream);
+                exchange::run(&mut &*stream, whole, &mut &*stream, &plan, worker).await
+            }
+        };
+        (rule, outcome)
+    };
+    let (status, cause) = match &outcome {
+        Outcome::Responded(status) => (*status, None),
+        Outcome::Failed(cause, _) => (cause.status().0, Some(cause.name())),
+        Outcome::Broken(status) => (status.unwrap_or(0), Some("broken")),
+    };
+    match &outcome {
+        Outcome::Responded(_) => {}
+        Outcome::Failed(cause, detail) => answer(stream, &head, *cause, detail).await,
+        Outcome::Broken(_) => stream.reset(Code::CANCEL),
+    }
+    head.give_back();
+    worker.telemetry.request(&telemetry::Outcome {
+        direction,
+        service: &snapshot.cluster.service,
+        route: rule.map_or("", |index| &snapshot.rules[index].name),
+        status,
+        cause,
+        took: started.elapsed(),
+    });
+}
+
+fn rule(snapshot: &Snapshot, head: &Fields) -> Option<usize> {
+    if snapshot.routes.is_empty() {
+        return None;
+    }
+    let mut space = [httparse::EMPTY_HEADER; 128];
+    let fields: &[Field<'_>] = head.view(&mut space);
+    let path = match head.path().split('?').next() {
+        Some("") | None => "/",
+        Some(path) => path,
+    };
+    route::decide(&snapshot.routes, &Request { method: head.method(), path, fields })
+}
+
+fn target(snapshot: &Snapshot, rule: Option<usize>, head: &Fields) -> Result<Arc<Cluster>, (Cause, String)> {
+    let service = &snapshot.cluster.service;
+    let Some(index) = rule else {
+        if snapshot.routes.is_empty() {
+            return Ok(Arc::clone(&snapshot.cluster));
+        }
+        let detail = format!("no rule of a Route of {service} matches {} {}", head.method(), head.path());
+        return Err((Cause::NoRoute, detail));
+    };
+    let rule = &snapshot.rules[index];
+    match rule.backends.pick(|n| fastrand::u64(0..n)) {
+        Some(Backend::Cluster(cluster)) => Ok(Arc::clone(cluster)),
+        Some(Backend::Missing(name)) => {
+            let detail = format!("rule {} sends to {name}, which is no port of a Service", rule.name);
+            Err((Cause::BackendNotFound, detail))
+        }
+        None => Err((Cause::NoBackend, format!("rule {} has no backend with a weight above 0", rule.name))),
+    }
+}
+
+/// Answers in the place of an endpoint: to gRPC as gRPC has it, trailers alone, with a status of its own.
+async fn answer(stream: &Stream, head: &Fields, cause: Cause, detail: &str) {
+    let grpc = head.value(b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
+    let text: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
+    if grpc {
+        stream.send_section(true, |each| {
+            each(b":status", b"200");
+            each(b"content-type", b"application/grpc");
+            each(b"grpc-status", grpc_status(cause).to_string().as_bytes());
+            each(b"grpc-message", percent_encoded(&format!("ferrule: {text}")).as_bytes());
+            each(ERROR_HEADER.as_bytes(), cause.name().as_bytes());
+        });
+        return;
+    }
+    let body = format!("ferrule: {text}\n");
+    let to_head = head.method() == "HEAD";
+    stream.send_section(to_head, |each| {
+        each(b":status", cause.status().0.to_string().as_bytes());
+        each(ERROR_HEADER.as_bytes(), cause.name().as_bytes());
+        each(b"content-type", b"text/plain; charset=utf-8");
+        each(b"content-length", body.len().to_string().as_bytes());
+    });
+    if !to_head {
+        // A client that does not take the answer has ended the stream.
+        let _ = stream.send(body.as_bytes(), true).await;
+    }
+}
+
+/// From the gRPC project's mapping of HTTP status codes.
+fn grpc_status(cause: Cause) -> u8 {
+    match cause.status().0 {
+        404 => GRPC_UNIMPLEMENTED,
+        429 | 502 | 503 => GRPC_UNAVAILABLE,
+        504 => GRPC_DEADLINE_EXCEEDED,
+        _ => GRPC_INTERNAL,
+    }
+}
+
+/// As gRPC wants its messages: printable ASCII but the percent sign stays.
+fn percent_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for &byte in text.as_bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            out.push(byte as char);
+        } else {
+            // Writing to a string can't fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}

@@ -1,0 +1,115 @@
+//! Connections to endpoints that speak HTTP/2: each carries many requests at once. Each worker thread has its own.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Instant,
+};
+
+use tokio::sync::Mutex;
+
+use super::{
+    connection::{Connection, Times},
+    core::{Limits, Role},
+};
+use crate::{drain::Drain, net, pool::IDLE_LIMIT};
+
+/// Connections to one endpoint, per thread.
+const MOST: usize = 64;
+
+/// The HTTP/2 connections of a thread to endpoints.
+#[derive(Debug, Default)]
+pub struct Upstreams {
+    by_endpoint: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    connections: RefCell<Vec<Held>>,
+    /// Held while a connection is made, so that requests that come meanwhile use that one.
+    connecting: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Held {
+    connection: Rc<Connection>,
+    used: Cell<Instant>,
+}
+
+/// What making a connection needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// Time for connecting.
+    pub connect: std::time::Duration,
+    /// Bounds of a connection.
+    pub limits: Limits,
+    /// Time limits of a connection.
+    pub times: Times,
+    /// The process's end.
+    pub drain: &'a Drain,
+}
+
+impl Upstreams {
+    /// A connection to this endpoint on which a stream can be opened now, and whether it is new.
+    ///
+    /// # Errors
+    /// Those of connecting; `QuotaExceeded` when there are 64 connections and all are full.
+    pub async fn connection(
+        &self,
+        endpoint: SocketAddr,
+        settings: Settings<'_>,
+    ) -> io::Result<(Rc<Connection>, bool)> {
+        let slot = Rc::clone(self.by_endpoint.borrow_mut().entry(endpoint).or_default());
+        if let Some(connection) = slot.ready() {
+            return Ok((connection, false));
+        }
+        let _alone = slot.connecting.lock().await;
+        if let Some(connection) = slot.ready() {
+            return Ok((connection, false));
+        }
+        if slot.connections.borrow().len() >= MOST {
+            let message = format!("all {MOST} connections to {endpoint} are full");
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, message));
+        }
+        let stream = net::connect(endpoint, settings.connect).await?;
+        let connection = Connection::new(Role::Client, settings.limits);
+        let (driven, times, drain) = (Rc::clone(&connection), settings.times, settings.drain.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(error) = driven.drive(stream, &[], times, &drain, drop).await {
+                tracing::debug!(%endpoint, %error, "HTTP/2 connection to an endpoint ended");
+            }
+        });
+        let held = Held { connection: Rc::clone(&connection), used: Cell::new(Instant::now()) };
+        slot.connections.borrow_mut().push(held);
+        Ok((connection, true))
+    }
+
+    /// Forgets connections that have ended, and ends those that have been idle for too long.
+    pub fn sweep(&self, now: Instant) {
+        self.by_endpoint.borrow_mut().retain(|_, slot| {
+            slot.connections.borrow_mut().retain(|held| {
+                if held.connection.streams() > 0 {
+                    held.used.set(now);
+                } else if now.saturating_duration_since(held.used.get()) >= IDLE_LIMIT {
+                    held.connection.finish();
+                }
+                held.connection.is_usable()
+            });
+            !slot.connections.borrow().is_empty() || Rc::strong_count(slot) > 1
+        });
+    }
+}
+
+impl Slot {
+    fn ready(&self) -> Option<Rc<Connection>> {
+        let mut connections = self.connections.borrow_mut();
+        if let Some(held) = connections.iter().find(|held| held.connection.can_open()) {
+            return Some(Rc::clone(&held.connection));
+        }
+        connections.retain(|held| held.connection.is_usable());
+        None
+    }
+}
