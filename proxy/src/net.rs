@@ -1,13 +1,17 @@
 //! Sockets: listening, dialling, and where a redirected connection was meant to go.
 
 use std::{
+    future::poll_fn,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::Interest,
+    net::{TcpListener, TcpStream},
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -77,6 +81,22 @@ pub fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
 #[must_use]
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Waits until the client has closed its side: it wants no response any more, as nginx, Envoy and Go's server take
+/// it too. For ever if it sends another request instead, for that is read later.
+pub async fn client_gone(client: &TcpStream) {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    loop {
+        if poll_fn(|context| client.poll_read_ready(context)).await.is_err() {
+            return;
+        }
+        match client.try_io(Interest::READABLE, || SockRef::from(client).peek(&mut byte)) {
+            Ok(1..) => std::future::pending().await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+        }
+    }
 }
 
 /// Whether the peer of an idle connection has neither closed it nor sent anything.

@@ -247,6 +247,7 @@ mod tests {
             fields: count,
             request_line: count,
             interim_responses: count,
+            http2: Limits::default().http2,
         };
         assert_eq!(settings.expect("valid").limits, all);
         assert!(with("FERRULE_LIMIT_IDLE", "0s").expect("none").limits.idle > Duration::from_secs(1 << 28));

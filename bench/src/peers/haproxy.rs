@@ -1,4 +1,5 @@
-//! HAProxy: one thread, connections to servers shared by all clients, no logs.
+//! HAProxy: one thread, connections to servers shared by all clients, no logs; TCP by `splice`, which takes it a third
+//! less time than copying (`splice-auto` never chose it here).
 
 use super::{Carry, Hop};
 

@@ -113,7 +113,7 @@ impl Attempt<'_> {
                 )
                 .await
             }
-            Opened::Http1(mut connection, reused) => {
+            Opened::Http1(connection, reused) => {
                 let (mut sender, mut receiver) = connection.split();
                 let status =
                     self.talk(left, body, end, reply, &mut sender, &mut receiver, progress, reused).await?;

@@ -124,7 +124,13 @@ impl Body {
         Ok(used)
     }
 
-    /// Takes bytes up to the end of the first run of content.
+    /// Whether the trailer section has begun and not ended.
+    #[must_use]
+    pub fn is_in_trailers(&self) -> bool {
+        matches!(self.state, State::Trailer(..))
+    }
+
+    /// Takes bytes up to the end of the first run of content, or to the beginning of the trailer section.
     ///
     /// # Errors
     /// [`BodyError`]; the connection can't be used any further.
@@ -141,6 +147,9 @@ impl Body {
                 _ => {
                     self.state = self.framing_byte(rest[0])?;
                     used += 1;
+                    if self.state == State::Trailer(0, Line::Start) {
+                        return Ok(Step { used, content: used..used });
+                    }
                     continue;
                 }
             };

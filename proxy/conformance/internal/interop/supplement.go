@@ -22,19 +22,25 @@ import (
 
 // Supplement are cases that the gRPC project describes but grpc-go's programs lack, and some that only a proxy in
 // between makes worth asking; with grpc-go's library at both ends.
-var Supplement = []struct {
+var Supplement = []SupplementCase{
+	{Name: "compressed_unary", run: compressedUnary},
+	{Name: "compressed_streaming", run: compressedStreaming},
+	{Name: "large_metadata", run: largeMetadata},
+	{Name: "deadline_reaches_the_server", run: deadlineReachesServer},
+	{Name: "cancel_reaches_the_server", run: cancelReachesServer},
+	{Name: "parallel_streams", run: parallelStreams},
+	{Name: "bidirectional_4_MiB_each_way", run: bidirectional},
+	{Name: "download_64_MiB", run: download},
+	{Name: "upload_64_MiB", run: upload},
+	{Name: "client_that_is_slow_to_begin", run: deadlineReachesServer, delay: 200 * time.Millisecond},
+}
+
+// SupplementCase is one of them.
+type SupplementCase struct {
 	Name string
-	Run  func(context.Context, pb.TestServiceClient) error
-}{
-	{"compressed_unary", compressedUnary},
-	{"compressed_streaming", compressedStreaming},
-	{"large_metadata", largeMetadata},
-	{"deadline_reaches_the_server", deadlineReachesServer},
-	{"cancel_reaches_the_server", cancelReachesServer},
-	{"parallel_streams", parallelStreams},
-	{"bidirectional_4_MiB_each_way", bidirectional},
-	{"download_64_MiB", download},
-	{"upload_64_MiB", upload},
+	run  func(context.Context, pb.TestServiceClient) error
+	// delay before the connection's first bytes: grpc-go's server greets its client at once, so then it speaks first.
+	delay time.Duration
 }
 
 // ServeSupplement serves the interop service with gzip registered, and with handlers that tell what they see.
@@ -85,16 +91,22 @@ func tell(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc
 	return handle(ctx, request)
 }
 
-// RunSupplement runs one of the cases at the address.
-func RunSupplement(ctx context.Context, address string, run func(context.Context, pb.TestServiceClient) error) error {
+// Run runs the case at the address.
+func (test SupplementCase) Run(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		time.Sleep(test.delay)
+		return connection, err
+	}
+	connection, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	return run(ctx, pb.NewTestServiceClient(connection))
+	return test.run(ctx, pb.NewTestServiceClient(connection))
 }
 
 func payload(size int) *pb.Payload {

@@ -3,12 +3,9 @@
 use std::rc::Rc;
 
 use ferrule_config::HeaderChange;
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpStream, tcp::ReadHalf},
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::{Coding, Writer, field, upstream::read_piece};
+use super::{Coding, Writer, field, incoming::Incoming, shared::Shared};
 use crate::{
     exchange::{self, Outcome, Plan, Receiver, Responder, Sender, fields},
     http1::{
@@ -25,7 +22,7 @@ use crate::{
 /// A client and what it has to be told of its connection.
 pub struct Client<'a> {
     /// Its connection.
-    pub stream: &'a mut TcpStream,
+    pub stream: &'a TcpStream,
     /// What it has sent after the request's head.
     pub read: &'a mut Buffer,
     /// How its request's body ends.
@@ -40,10 +37,10 @@ pub struct Client<'a> {
 /// carry another request.
 pub async fn run(client: Client<'_>, plan: &Plan<'_>, worker: &Rc<Worker>) -> (Outcome, bool) {
     let Client { stream, read, framing, version, keep_alive } = client;
-    let (from, to) = stream.split();
+    let (from, to) = (Shared(stream), Shared(stream));
     let mut look = Body::new(framing);
     let whole = look.advance(read.data()).is_ok() && look.is_done();
-    let mut body = RequestBody { from, read, body: Body::new(framing) };
+    let mut body = RequestBody { from, read, body: Incoming::new(framing) };
     let mut reply = Reply {
         to: Writer { to, coding: Coding::None, done: false },
         version,
@@ -102,14 +99,14 @@ pub fn request_fields(bytes: &[u8]) -> Result<Fields, &'static str> {
 }
 
 struct RequestBody<'a> {
-    from: ReadHalf<'a>,
+    from: Shared<'a>,
     read: &'a mut Buffer,
-    body: Body,
+    body: Incoming,
 }
 
 impl Receiver for RequestBody<'_> {
     async fn piece(&mut self, into: &mut Vec<u8>) -> Result<Piece, Ended> {
-        read_piece(&mut self.body, self.read, &mut self.from, into).await
+        self.body.piece(self.read, &mut self.from, into).await
     }
 }
 
@@ -120,7 +117,7 @@ struct Reply<'a> {
     to_head: bool,
 }
 
-impl Responder for Reply<'_> {
+impl<'a> Responder for Reply<'a> {
     async fn head(
         &mut self,
         head: &Fields,
@@ -175,9 +172,9 @@ impl Responder for Reply<'_> {
         Ok(())
     }
 
-    /// A client of HTTP/1 says that it does not want a response by closing; that is noticed when it is written to.
-    fn gone(&self) -> impl Future<Output = ()> + use<> {
-        std::future::pending()
+    fn gone(&self) -> impl Future<Output = ()> + use<'a> {
+        let Shared(stream) = self.to.to;
+        crate::net::client_gone(stream)
     }
 }
 

@@ -1,15 +1,18 @@
 //! HTTP/1 at one side of an exchange, translated at the edge (RFC 9113 §8, RFC 9112 §6 and §7).
 
 mod client;
+mod incoming;
+mod shared;
 mod upstream;
 
 use std::io;
 
-use tokio::{io::AsyncWriteExt, net::tcp::WriteHalf};
+use tokio::io::AsyncWriteExt;
 
 pub use client::{Client, request_fields, run};
 pub use upstream::Upstream;
 
+use self::shared::Shared;
 use crate::http2::{fields::Fields, streams::Ended};
 
 /// How content is delimited when it is written.
@@ -28,7 +31,7 @@ enum Coding {
 /// Writes a message's content.
 #[derive(Debug)]
 struct Writer<'a> {
-    to: WriteHalf<'a>,
+    to: Shared<'a>,
     coding: Coding,
     done: bool,
 }
@@ -83,7 +86,7 @@ impl Writer<'_> {
     }
 }
 
-async fn write_vectored(to: &mut WriteHalf<'_>, pieces: &[&[u8]]) -> io::Result<()> {
+async fn write_vectored(to: &mut Shared<'_>, pieces: &[&[u8]]) -> io::Result<()> {
     let mut slices: Vec<_> = pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
     let mut slices = slices.as_mut_slice();
     while !slices.is_empty() {

@@ -2,16 +2,13 @@
 
 use std::io;
 
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpStream, tcp::ReadHalf},
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::{Coding, Writer, field};
+use super::{Coding, Writer, field, incoming::Incoming, shared::Shared};
 use crate::{
     exchange::{Plan, Receiver, Sender, fields, upstream::Respond},
     http1::{
-        body::{Body, Framing},
+        body::Framing,
         buffer::Buffer,
         head::{self, field_space},
     },
@@ -44,14 +41,14 @@ impl Upstream {
     }
 
     /// Both directions of it.
-    pub fn split(&mut self) -> (RequestSender<'_>, Response<'_>) {
-        let (from, to) = self.stream.split();
+    pub fn split(&self) -> (RequestSender<'_>, Response<'_>) {
+        let (from, to) = (Shared(&self.stream), Shared(&self.stream));
         let done = self.coding == Coding::None;
         let sender = RequestSender(Writer { to, coding: self.coding, done });
         let response = Response {
             from,
             read: Buffer::default(),
-            body: Body::new(Framing::None),
+            body: Incoming::new(Framing::None),
             to_head: self.to_head,
             to_connect: self.to_connect,
             keep_alive: false,
@@ -140,9 +137,9 @@ impl Sender for RequestSender<'_> {
 /// The endpoint's response.
 #[derive(Debug)]
 pub struct Response<'a> {
-    from: ReadHalf<'a>,
+    from: Shared<'a>,
     read: Buffer,
-    body: Body,
+    body: Incoming,
     to_head: bool,
     to_connect: bool,
     keep_alive: bool,
@@ -173,7 +170,7 @@ impl Response<'_> {
         // An endpoint may switch protocols only when it was asked to, and HTTP/2 has no way to ask.
         fields.as_response().map_err(|_| Ended::Faulty)?;
         let tunnel = self.to_connect && matches!(head.status, 200..=299);
-        self.body = Body::new(if tunnel { Framing::Close } else { head.framing });
+        self.body = Incoming::new(if tunnel { Framing::Close } else { head.framing });
         self.keep_alive = head.keep_alive && !tunnel;
         self.read.consume(length);
         Ok(Some(fields))
@@ -201,34 +198,6 @@ impl Respond for Response<'_> {
 
 impl Receiver for Response<'_> {
     async fn piece(&mut self, into: &mut Vec<u8>) -> Result<Piece, Ended> {
-        read_piece(&mut self.body, &mut self.read, &mut self.from, into).await
-    }
-}
-
-/// Appends content that was read, or waits for some.
-pub(super) async fn read_piece(
-    body: &mut Body,
-    read: &mut Buffer,
-    from: &mut ReadHalf<'_>,
-    into: &mut Vec<u8>,
-) -> Result<Piece, Ended> {
-    loop {
-        let before = into.len();
-        while !body.is_done() && !read.is_empty() {
-            let step = body.step(read.data()).map_err(|_| Ended::Faulty)?;
-            into.extend_from_slice(&read.data()[step.content]);
-            read.consume(step.used);
-        }
-        if into.len() > before {
-            return Ok(Piece::Content);
-        }
-        if body.is_done() {
-            return Ok(Piece::End);
-        }
-        match read.fill(from).await {
-            Ok(0) if body.may_end() => return Ok(Piece::End),
-            Ok(0) | Err(_) => return Err(Ended::Gone),
-            Ok(_) => {}
-        }
+        self.body.piece(&mut self.read, &mut self.from, into).await
     }
 }

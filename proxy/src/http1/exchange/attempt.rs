@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::{
     End, Plan,
-    send::{Outgoing, Progress, SendError, client_gone, stream_body, write_both},
+    send::{Outgoing, Progress, SendError, stream_body, write_both},
 };
 use crate::{
     balance::{Endpoint, Load},
@@ -146,7 +146,7 @@ impl<'a> Attempt<'a> {
                     return self.failed(Cause::BadRequest, format!("request body: {error}"));
                 }
             }
-            client_gone(client_read.as_ref()).await;
+            crate::net::client_gone(client_read.as_ref()).await;
             ReceiveError::Broken("client-closed")
         });
         // The request goes out before anything is awaited; from then on a response that is there comes first.

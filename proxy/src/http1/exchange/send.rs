@@ -1,14 +1,10 @@
 //! The request's body on its way to the endpoint.
 
-use std::{cell::Cell, future::poll_fn, io};
+use std::{cell::Cell, io};
 
-use socket2::SockRef;
 use tokio::{
-    io::{AsyncWriteExt, Interest},
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
+    io::AsyncWriteExt,
+    net::tcp::{ReadHalf, WriteHalf},
 };
 
 use crate::{
@@ -116,22 +112,6 @@ pub(super) async fn stream_body(
         match filled {
             Ok(0) | Err(_) => return Err(SendError::Client),
             Ok(_) => progress.moved.set(true),
-        }
-    }
-}
-
-/// Waits until the client has closed its side: it wants no response any more, as nginx, Envoy and Go's server take
-/// it too. For ever if it sends another request instead, for that is read later.
-pub(super) async fn client_gone(client: &TcpStream) {
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    loop {
-        if poll_fn(|context| client.poll_read_ready(context)).await.is_err() {
-            return;
-        }
-        match client.try_io(Interest::READABLE, || SockRef::from(client).peek(&mut byte)) {
-            Ok(1..) => std::future::pending().await,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) => return,
         }
     }
 }

@@ -88,7 +88,7 @@ impl Known {
     #[inline]
     pub(super) fn habit(&self, value: &[u8]) -> Habit {
         match self.index {
-            PATH if value.contains(&b'?') => Habit::Varies,
+            PATH if memchr::memchr(b'?', value).is_some() => Habit::Varies,
             COOKIE if value.len() < GUESSABLE_COOKIE => Habit::Sensitive,
             _ => self.habit,
         }
