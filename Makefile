@@ -13,7 +13,7 @@ STATIC_FLAGS := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-featu
   CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 DENY_ROOT := $(or $(FERRULE_CACHE),$(HOME)/.cache/ferrule)/cargo
 
-.PHONY: help deps build demo test check unit conformance crds images e2e-images cluster cluster-down cluster-check e2e bench bench-deps bench-profile deny clean
+.PHONY: help deps build demo test check unit conformance crds images e2e-images cluster cluster-down cluster-check e2e bench bench-deps bench-profile fuzz deny clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -94,6 +94,9 @@ bench-profile: ## Where CPU time goes (MEASURE=h1-small PEER=ferrule): text and 
 	$(CARGO) build --release --locked -p ferrule-proxy --target-dir target/profile
 	bench/profile.sh $(BENCH) target/profile/release/ferrule-proxy \
 	  $(or $(MEASURE),h1-small) $(or $(PEER),ferrule) $(or $(SECONDS),10) target/profile
+
+fuzz: ## Every parser with random input, 20 s each (FUZZ_SECONDS=600 for longer).
+	proxy/fuzz/run.sh
 
 deny: ## Licences, sources and duplicates of the dependencies.
 	@[ -x $(DENY_ROOT)/bin/cargo-deny ] || $(CARGO) install --locked --quiet --root $(DENY_ROOT) cargo-deny

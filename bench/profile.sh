@@ -15,14 +15,12 @@ mkdir -p "$directory"
 readonly base=$directory/$measure-$peer
 bench/run.sh "$program" "$proxy" --only "$measure" --peers "$peer" --rounds 1 --seconds "$seconds" --perf "$base.data"
 
-share() { # of the samples whose symbol is in the kernel (k) or not (.)
-  perf report -i "$base.data" --no-children -g none --sort symbol 2>/dev/null |
-    awk -v kind="[$1]" '$2 == kind { sum += $1 } END { printf "%.1f %%", sum }'
+symbols() {
+  perf report -i "$base.data" --stdio --no-children -g none -F overhead,sym 2>/dev/null | awk 'NF && $1 !~ /^#/'
 }
 {
-  echo "kernel: $(share k), user: $(share .)"
-  perf report -i "$base.data" --no-children -g none --sort symbol 2>/dev/null |
-    grep -v '^#' | grep -v '^$' | sed 's/ *- *- *$//' | head -n 40
+  symbols | awk '{ sum[$2] += $1 } END { printf "kernel %.1f %%, user %.1f %%\n\n", sum["[k]"], sum["[.]"] }'
+  symbols | awk 'NR <= 50'
 } >"$base.txt"
 perf script -i "$base.data" 2>/dev/null | "$tools/bin/inferno-collapse-perf" 2>/dev/null |
   "$tools/bin/inferno-flamegraph" --title "$peer, $measure" >"$base.svg"

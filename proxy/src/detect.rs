@@ -22,10 +22,11 @@ const METHODS: [&[u8]; 9] =
 /// A request line with an unknown method is followed this far to see whether it ends in an HTTP version.
 const LONGEST_LINE: usize = 8 * 1024;
 
-/// Whether these bytes may become the HTTP/2 connection preface.
+/// Whether a server's first bytes are the header of the SETTINGS frame with which HTTP/2 begins (RFC 9113 §3.4). Such
+/// a server speaks before its client, and its client speaks without waiting for it.
 #[must_use]
-pub fn begins_as_preface(bytes: &[u8]) -> bool {
-    HTTP2_PREFACE.starts_with(bytes)
+pub fn greets_in_http2(bytes: &[u8]) -> bool {
+    matches!(bytes, [0, 0..=0x40, length, 4, 0, 0, 0, 0, 0, ..] if length.is_multiple_of(6) || bytes[1] > 0)
 }
 
 /// Tells the protocol from the bytes that a client has sent so far.
@@ -86,6 +87,15 @@ fn by_request_line(bytes: &[u8]) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_of_http2_is_known_by_its_greeting() {
+        assert!(greets_in_http2(b"\0\0\x0c\x04\0\0\0\0\0"));
+        assert!(!greets_in_http2(b"\0\0\x0c\x04"));
+        assert!(!greets_in_http2(b"\0\0\x0c\x04\x01\0\0\0\0"));
+        assert!(!greets_in_http2(b"220 smtp.example\r\n"));
+        assert!(!greets_in_http2(b""));
+    }
 
     #[test]
     fn tells_the_protocols_apart() {

@@ -9,8 +9,9 @@ use std::{io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    detect::{Verdict, begins_as_preface, detect},
+    detect::{Verdict, detect, greets_in_http2},
     http1::buffer::Buffer,
+    http2::frame,
     snapshot::{Destination, Protocol},
     worker::Limits,
 };
@@ -35,7 +36,8 @@ pub(crate) async fn sniff(
     connect: impl AsyncFnOnce() -> io::Result<(SocketAddr, TcpStream)>,
 ) -> io::Result<Found> {
     match destination.now().protocol {
-        Protocol::Http1 | Protocol::Http2 => return http(client, limits).await,
+        Protocol::Http1 => return http(client, limits, Found::Http1).await,
+        Protocol::Http2 => return http(client, limits, |read, _| Found::Http2(read)).await,
         Protocol::Opaque => return Ok(Found::Opaque(Buffer::default(), None)),
         Protocol::Detect => {}
     }
@@ -61,12 +63,18 @@ pub(crate) async fn sniff(
         readable = client.readable() => readable?,
         readable = upstream.readable() => {
             readable?;
-            destination.set_server_first(true);
-            return Ok(Found::Opaque(read, Some((address, upstream))));
+            if !is_http2_server(&upstream).await? {
+                destination.set_server_first(true);
+                return Ok(Found::Opaque(read, Some((address, upstream))));
+            }
+            // It speaks as soon as it is connected to, and its client speaks all the same.
+            if timeout(limits.idle, client.readable()).await.is_err() {
+                return Ok(Found::Nothing);
+            }
         }
     }
     destination.set_server_first(false);
-    Ok(match timeout(patience.max(Duration::from_millis(1)), decide(client, &mut read)).await {
+    Ok(match timeout(limits.detect.max(Duration::from_millis(1)), decide(client, &mut read)).await {
         Ok(verdict) => match verdict? {
             None => Found::Nothing,
             Some(Verdict::Http1) => Found::Http1(read, Some((address, upstream))),
@@ -77,27 +85,33 @@ pub(crate) async fn sniff(
     })
 }
 
-/// The Service is declared to speak HTTP: only the version is to be told. What is neither is refused as HTTP/1.
-async fn http(client: &mut TcpStream, limits: &Limits) -> io::Result<Found> {
+/// The Service is declared to speak HTTP: only the version is to be told. What is neither is refused as the version
+/// that was declared refuses it.
+async fn http(
+    client: &mut TcpStream,
+    limits: &Limits,
+    refusing: impl FnOnce(Buffer, Option<(SocketAddr, TcpStream)>) -> Found,
+) -> io::Result<Found> {
     let Ok(readable) = timeout(limits.idle, client.readable()).await else { return Ok(Found::Nothing) };
     readable?;
     let mut read = Buffer::default();
-    let preface = async {
-        while read.fill(client).await? > 0 {
-            match detect(read.data()) {
-                Verdict::Http2 => return Ok(true),
-                Verdict::Undecided if begins_as_preface(read.data()) => {}
-                _ => return Ok(false),
-            }
-        }
-        Ok::<_, io::Error>(false)
-    };
-    match timeout(limits.head, preface).await {
-        Ok(Ok(true)) => Ok(Found::Http2(read)),
-        Ok(Ok(false)) if read.is_empty() => Ok(Found::Nothing),
-        Ok(Ok(false)) | Err(_) => Ok(Found::Http1(read, None)),
-        Ok(Err(error)) => Err(error),
-    }
+    let verdict = timeout(limits.head, decide(client, &mut read)).await;
+    Ok(match verdict {
+        Ok(verdict) => match verdict? {
+            None => Found::Nothing,
+            Some(Verdict::Http2) => Found::Http2(read),
+            Some(Verdict::Http1) => Found::Http1(read, None),
+            Some(_) => refusing(read, None),
+        },
+        Err(_) => refusing(read, None),
+    })
+}
+
+/// Whether what the server has sent is the beginning of an HTTP/2 connection.
+async fn is_http2_server(upstream: &TcpStream) -> io::Result<bool> {
+    let mut greeting = [0; frame::HEADER];
+    let count = upstream.peek(&mut greeting).await?;
+    Ok(greets_in_http2(&greeting[..count]))
 }
 
 /// Reads until the bytes decide; `None` if the client closed before its first.

@@ -96,7 +96,7 @@ const REQUESTS: &[(&str, &str, Request)] = &[
     ("9112 3.2", "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Refused(400)),
     ("9112 3.2", "GET / HTTP/1.1\r\nHost: a\\b\r\n\r\n", Refused(400)),
     ("9112 3.2", "GET / HTTP/1.1\r\nHost: [::1]:8\r\n\r\n", Seen("GET / HTTP/1.1\r\nHost: [::1]:8\r\n\r\n")),
-    ("9112 3.2", "GET / HTTP/1.0\r\n\r\n", Seen("GET / HTTP/1.1\r\nHost: shop/cart\r\n\r\n")),
+    ("9112 3.2", "GET / HTTP/1.0\r\n\r\n", Seen("GET / HTTP/1.1\r\nHost: cart.shop\r\n\r\n")),
     // Fields.
     ("9112 5", "GET / HTTP/1.1\r\n Host: a\r\n\r\n", Refused(400)),
     ("9112 5.1", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", Refused(400)),
@@ -302,6 +302,8 @@ const REQUESTS: &[(&str, &str, Request)] = &[
 
 /// The head that `C` stands for.
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+/// The endpoint closes after it, for a body may end as a head does.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 fn whole(text: &str) -> String {
@@ -313,8 +315,7 @@ fn whole(text: &str) -> String {
 
 #[tokio::test]
 async fn a_request_is_understood_in_one_way_or_refused() {
-    let endpoint =
-        Endpoint::new(Script::Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())).await;
+    let endpoint = Endpoint::new(Script::AnswerAndClose(ANSWER.to_vec())).await;
     let proxy = outbound(&[endpoint.address], &[]).await;
     let mut wrong = Vec::new();
     for (section, text, outcome) in REQUESTS {
@@ -353,8 +354,7 @@ async fn a_request_is_understood_in_one_way_or_refused() {
 /// The same bytes, one at a time: how they arrive changes nothing of what they mean.
 #[tokio::test]
 async fn a_request_that_comes_in_pieces_means_the_same() {
-    let endpoint =
-        Endpoint::new(Script::Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())).await;
+    let endpoint = Endpoint::new(Script::AnswerAndClose(ANSWER.to_vec())).await;
     let proxy = outbound(&[endpoint.address], &[]).await;
     let refused = REQUESTS.iter().filter(|(_, _, outcome)| matches!(outcome, Refused(_)));
     let requests: Vec<_> = refused.collect();
@@ -493,7 +493,10 @@ async fn a_response_is_held_to_the_same_standard() {
             Bad => "HTTP/1.1 502 Bad Gateway\r\nferrule-error: bad-response\r\n".to_owned(),
             Got(expected) => whole_response(expected),
         };
-        let (answer, _) = client.for_a_while(Duration::from_millis(40)).await;
+        let mut answer = Vec::new();
+        while answer.is_empty() {
+            answer = client.for_a_while(Duration::from_millis(40)).await.0;
+        }
         let answer = String::from_utf8_lossy(&answer);
         let right = match outcome {
             Bad => answer.starts_with(&expected) && answer.matches("HTTP/1.1 ").count() == 1,

@@ -26,7 +26,8 @@ fuzz_target!(|input: (u8, &[u8])| {
     let Some((content, used, true)) = whole else { return };
     let mut message = b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     message.extend_from_slice(&bytes[..used]);
-    let messages = strict::parse(&message, Kind::Responses { to_head: false }).expect("the second parser takes it");
+    let messages =
+        strict::parse(&message, Kind::Responses { to_head: false }).expect("the second parser takes it");
     assert_eq!(messages.len(), 1);
     assert_eq!(messages[0].content, content);
 });

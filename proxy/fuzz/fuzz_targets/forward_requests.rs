@@ -2,7 +2,10 @@
 //! same methods, targets and content, and not a byte more.
 #![no_main]
 
-use ferrule_fuzz::{forward, strict::{self, Kind}};
+use ferrule_fuzz::{
+    forward,
+    strict::{self, Kind},
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,10 @@
 //! What we forward of an endpoint's responses is, to a strict second parser, the same responses.
 #![no_main]
 
-use ferrule_fuzz::{forward, strict::{self, Kind}};
+use ferrule_fuzz::{
+    forward,
+    strict::{self, Kind},
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (bool, bool, &[u8])| {

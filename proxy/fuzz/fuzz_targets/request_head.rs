@@ -18,6 +18,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     assert!(scan.is_decidable(&bytes[..length]));
     // What comes after a head does not change it, and less of it is no head.
-    assert!(matches!(head::request(&bytes[..length], &mut field_space()), Ok(Some((_, again))) if again == length));
+    assert!(
+        matches!(head::request(&bytes[..length], &mut field_space()), Ok(Some((_, again))) if again == length)
+    );
     assert!(matches!(head::request(&bytes[..length - 1], &mut field_space()), Ok(None)));
 });

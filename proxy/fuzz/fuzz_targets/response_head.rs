@@ -1,7 +1,10 @@
 //! Heads of responses: no panic, and what holds of every head that is taken.
 #![no_main]
 
-use ferrule_proxy::http1::{body::Framing, head::{self, field_space}};
+use ferrule_proxy::http1::{
+    body::Framing,
+    head::{self, field_space},
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (bool, bool, &[u8])| {

@@ -38,7 +38,9 @@ pub fn responses(mut rest: &[u8], to_head: bool, dechunk: bool) -> (Vec<u8>, Vec
     let (mut out, mut all) = (Vec::new(), Vec::new());
     loop {
         let mut space = field_space();
-        let Ok(Some((head, length))) = head::response(rest, &mut space, to_head, false) else { return (out, all) };
+        let Ok(Some((head, length))) = head::response(rest, &mut space, to_head, false) else {
+            return (out, all);
+        };
         let Some((content, used)) = body(head.framing, &rest[length..]) else { return (out, all) };
         let dechunk = dechunk && head.framing == Framing::Chunked;
         let ends = dechunk || head.framing == Framing::Close;

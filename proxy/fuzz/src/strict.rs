@@ -17,7 +17,9 @@ pub struct Message {
 pub enum Kind {
     Requests,
     /// Responses; to HEAD or not.
-    Responses { to_head: bool },
+    Responses {
+        to_head: bool,
+    },
 }
 
 /// All messages that the bytes are.
@@ -35,18 +37,26 @@ pub fn parse(mut rest: &[u8], kind: Kind) -> Result<Vec<Message>, String> {
 fn message(rest: &mut &[u8], kind: Kind) -> Result<Message, String> {
     let start = start_line(line(rest)?, kind)?;
     let fields = fields(rest)?;
-    let values = |name: &str| fields.iter().filter(|(each, _)| each == name).map(|(_, value)| value).collect::<Vec<_>>();
+    let values = |name: &str| {
+        fields.iter().filter(|(each, _)| each == name).map(|(_, value)| value).collect::<Vec<_>>()
+    };
     let (lengths, codings) = (values("content-length"), values("transfer-encoding"));
     if kind == Kind::Requests && values("host").len() != 1 {
         return Err("not one Host".into());
     }
     let bodiless = match kind {
         Kind::Requests => false,
-        Kind::Responses { to_head } => to_head || start[1].starts_with('1') || ["204", "304"].contains(&start[1].as_str()),
+        Kind::Responses { to_head } => {
+            to_head || start[1].starts_with('1') || ["204", "304"].contains(&start[1].as_str())
+        }
     };
     let content = match (codings.as_slice(), lengths.as_slice()) {
         ([coding], []) if coding.eq_ignore_ascii_case(b"chunked") => {
-            if bodiless { Vec::new() } else { chunked(rest)? }
+            if bodiless {
+                Vec::new()
+            } else {
+                chunked(rest)?
+            }
         }
         ([], [length]) => {
             let text = std::str::from_utf8(length).map_err(|_| "length")?;
@@ -139,7 +149,8 @@ fn line<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], String> {
 }
 
 fn take(rest: &mut &[u8], length: u128) -> Result<Vec<u8>, String> {
-    let length = usize::try_from(length).ok().filter(|&length| length <= rest.len()).ok_or("content is cut off")?;
+    let length =
+        usize::try_from(length).ok().filter(|&length| length <= rest.len()).ok_or("content is cut off")?;
     let (content, after) = rest.split_at(length);
     *rest = after;
     Ok(content.to_vec())

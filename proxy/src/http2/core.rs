@@ -726,12 +726,12 @@ impl Core {
         if self.is_idle(id) {
             return Err(ConnectionError::protocol("WINDOW_UPDATE on an idle stream"));
         }
+        if increment == 0 {
+            return self.stream_fault(id, Code::PROTOCOL_ERROR, now);
+        }
         let Some(entry) = self.streams.find(id) else { return Ok(()) };
         if entry.ended.is_some() {
             return Ok(());
-        }
-        if increment == 0 {
-            return self.stream_fault(id, Code::PROTOCOL_ERROR, now);
         }
         entry.send_window += i64::from(increment);
         if entry.send_window > most {

@@ -77,7 +77,10 @@ fn write_head(out: &mut Vec<u8>, plan: &Plan<'_>, end: bool) -> Coding {
         b":authority" => field(out, b"host", value),
         _ if name.starts_with(b":") => {}
         // It speaks of the connection in HTTP/1 (RFC 9110 §10.1.4).
-        b"te" => {}
+        b"te" => {
+            field(out, b"connection", b"te");
+            field(out, name, value);
+        }
         // RFC 9113 §8.2.3: crumbs are one field in HTTP/1.
         b"cookie" => {
             if !cookies.is_empty() {

@@ -279,12 +279,12 @@ fn malformed(bytes: &[u8], error: httparse::Error) -> HeadError {
     }
 }
 
-/// Whether the start line has a version as RFC 9112 §2.3 writes it, though not one of ours.
+/// Whether the start line is one of RFC 9112 but for its version, which is written as §2.3 has it and not one of ours.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let last = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    matches!(last, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-        if major.is_ascii_digit() && minor.is_ascii_digit())
+    let parts = line.splitn(4, |&byte| byte == b' ').collect::<Vec<_>>();
+    matches!(parts.as_slice(), [_, target, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]]
+        if !target.is_empty() && major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 fn version(minor: u8) -> Version {

@@ -2,8 +2,10 @@
 
 use super::*;
 
-/// Decodes the blocks one after another; after each, the table has these fields and this size.
-fn check(max_size: usize, blocks: &[(&str, &[(&str, &str)], &[(&str, &str)], usize)]) {
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
+/// Decodes the blocks one after another into these fields; after each, the table has these fields and this size.
+fn check(max_size: usize, blocks: &[(&str, Fields<'_>, Fields<'_>, usize)]) {
     let mut decoder = Decoder::new(4096);
     if max_size != 4096 {
         decoder.set_max_table_size(max_size);
@@ -46,16 +48,16 @@ fn c_2_3_is_the_one_that_is_never_indexed() {
     assert_eq!(flags, [true, false, false]);
 }
 
-const FIRST: &[(&str, &str)] =
+const FIRST: Fields<'static> =
     &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "www.example.com")];
-const SECOND: &[(&str, &str)] = &[
+const SECOND: Fields<'static> = &[
     (":method", "GET"),
     (":scheme", "http"),
     (":path", "/"),
     (":authority", "www.example.com"),
     ("cache-control", "no-cache"),
 ];
-const THIRD: &[(&str, &str)] = &[
+const THIRD: Fields<'static> = &[
     (":method", "GET"),
     (":scheme", "https"),
     (":path", "/index.html"),
