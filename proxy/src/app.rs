@@ -134,7 +134,7 @@ impl App {
 }
 
 struct Context {
-    limits: crate::worker::Limits,
+    limits: crate::limits::Limits,
     telemetry: Arc<Telemetry>,
     discovery: Discovery,
     drain: Drain,

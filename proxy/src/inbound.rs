@@ -6,8 +6,8 @@ use tokio::net::TcpStream;
 
 use crate::{
     balance::Endpoint,
-    http1::{self, buffer::Buffer},
-    http2, net,
+    buffer::Buffer,
+    net, serve,
     snapshot::{Cluster, Destination, Protocol, Snapshot},
     sniff::{self, Found},
     tcp,
@@ -67,11 +67,11 @@ pub async fn serve(
             if let Some((address, upstream)) = early {
                 worker.inbound.put(address, upstream, Instant::now());
             }
-            http1::serve(client, read, &destination, worker, IN).await;
+            serve::http1::serve(client, read, &destination, worker, IN).await;
         }
         Ok(Found::Http2(read)) => {
             worker.telemetry.connection(IN, &service, Carried::Http2);
-            http2::server::serve(client, read, &destination, worker, IN).await;
+            serve::http2::serve(client, read, &destination, worker, IN).await;
         }
         Ok(Found::Opaque(read, early)) => {
             worker.telemetry.connection(IN, &service, Carried::Tcp);

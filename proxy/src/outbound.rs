@@ -6,9 +6,9 @@ use tokio::net::TcpStream;
 
 use crate::{
     balance::{self, Load},
+    buffer::Buffer,
     discovery::{Discovery, Resolved},
-    http1::{self, buffer::Buffer},
-    http2, net,
+    net, serve,
     snapshot::Destination,
     sniff::{self, Found},
     tcp,
@@ -36,11 +36,11 @@ pub async fn serve(mut client: TcpStream, destination: &Arc<Destination>, worker
             if let Some((address, upstream)) = early {
                 worker.outbound.put(address, upstream, Instant::now());
             }
-            http1::serve(client, read, destination, worker, OUT).await;
+            serve::http1::serve(client, read, destination, worker, OUT).await;
         }
         Ok(Found::Http2(read)) => {
             worker.telemetry.connection(OUT, &service, Carried::Http2);
-            http2::server::serve(client, read, destination, worker, OUT).await;
+            serve::http2::serve(client, read, destination, worker, OUT).await;
         }
         Ok(Found::Opaque(read, early)) => {
             worker.telemetry.connection(OUT, &service, Carried::Tcp);

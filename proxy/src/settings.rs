@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{
     http1::head::{MAX_FIELDS, MAX_HEAD},
-    worker::Limits,
+    limits::Limits,
 };
 
 /// Everything that can be set.

@@ -9,11 +9,11 @@ use std::{io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    buffer::Buffer,
     detect::{Verdict, detect, greets_in_http2},
-    http1::buffer::Buffer,
     http2::frame,
+    limits::Limits,
     snapshot::{Destination, Protocol},
-    worker::Limits,
 };
 
 /// What was found.

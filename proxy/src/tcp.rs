@@ -10,7 +10,7 @@ use tokio::{
     },
 };
 
-use crate::http1::buffer::Buffer;
+use crate::buffer::Buffer;
 
 /// Bytes that went through a relay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

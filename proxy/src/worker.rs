@@ -1,14 +1,11 @@
 //! What a worker thread has: everything that serving a connection needs, shared by the thread's tasks alone.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use crate::{
     drain::Drain,
     http2::{self, connection::Times, upstreams::Upstreams},
+    limits::{Http2Limits, Limits},
     pool::Pool,
     telemetry::Telemetry,
 };
@@ -29,93 +26,6 @@ impl Direction {
         match self {
             Self::Outbound => "outbound",
             Self::Inbound => "inbound",
-        }
-    }
-}
-
-/// Bounds on what a peer can make grow or last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// `FERRULE_LIMIT_CONNECT`: establishing a connection to an endpoint. Default: 1 s (Linkerd's).
-    pub connect: Duration,
-    /// `FERRULE_LIMIT_HEAD_TIME`: from the first byte of a request's head to its last; then 408. Default: 30 s.
-    pub head: Duration,
-    /// `FERRULE_LIMIT_IDLE`: without a request on a client's connection; then it is closed. Default: 1 h (Envoy's).
-    pub idle: Duration,
-    /// `FERRULE_LIMIT_DETECT`: how long a silent client may delay the choice of protocol. Default: 50 ms.
-    pub detect: Duration,
-    /// `FERRULE_LIMIT_CLIENT_STALL`: in a message, without a byte from the client or taken by it; then 408, or the
-    /// end of a response that has begun. Default: 5 min (Envoy's `stream_idle_timeout`).
-    pub client_stall: Duration,
-    /// `FERRULE_LIMIT_ENDPOINT_STALL`: the same for the endpoint; then 504. Default: 1 h, for responses that
-    /// are waited for long, and streams of events, know no shorter one.
-    pub endpoint_stall: Duration,
-    /// `FERRULE_LIMIT_HEAD_BYTES`: a head's size; then 431, or 502 for a response's. Default: 64 KiB (Envoy: 60,
-    /// HAProxy: 16).
-    pub head_bytes: usize,
-    /// `FERRULE_LIMIT_FIELDS`: fields of a head; then 431 or 502. Default: 128 (Envoy: 100, HAProxy: 101).
-    pub fields: usize,
-    /// `FERRULE_LIMIT_REQUEST_LINE`: bytes of a request line; then 414. Default: 16 KiB (RFC 9112 §3 asks for 8000
-    /// bytes; nginx: 8 KiB, HAProxy: 16 KiB with the fields).
-    pub request_line: usize,
-    /// `FERRULE_LIMIT_INTERIM_RESPONSES`: interim responses before the final one; then 502. Default: 64.
-    pub interim_responses: usize,
-    /// What is HTTP/2's own.
-    pub http2: http2::core::Limits,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(1),
-            head: Duration::from_secs(30),
-            idle: Duration::from_secs(3600),
-            detect: Duration::from_millis(50),
-            client_stall: Duration::from_secs(300),
-            endpoint_stall: Duration::from_secs(3600),
-            head_bytes: 64 * 1024,
-            fields: 128,
-            request_line: 16 * 1024,
-            interim_responses: 64,
-            http2: http2::core::Limits::default(),
-        }
-    }
-}
-
-/// A limit that was exceeded, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Limit {
-    /// [`Limits::head`].
-    HeadTime,
-    /// [`Limits::idle`].
-    Idle,
-    /// [`Limits::client_stall`].
-    ClientStall,
-    /// [`Limits::endpoint_stall`].
-    EndpointStall,
-    /// [`Limits::head_bytes`].
-    HeadBytes,
-    /// [`Limits::fields`].
-    Fields,
-    /// [`Limits::request_line`].
-    RequestLine,
-    /// [`Limits::interim_responses`].
-    InterimResponses,
-}
-
-impl Limit {
-    /// Label in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::HeadTime => "head-time",
-            Self::Idle => "idle",
-            Self::ClientStall => "client-stall",
-            Self::EndpointStall => "endpoint-stall",
-            Self::HeadBytes => "head-bytes",
-            Self::Fields => "fields",
-            Self::RequestLine => "request-line",
-            Self::InterimResponses => "interim-responses",
         }
     }
 }
@@ -165,7 +75,7 @@ impl Worker {
         let Limits { head_bytes, fields, head, idle, client_stall, connect, http2, .. } = self.limits;
         http2::upstreams::Settings {
             connect,
-            limits: http2::core::Limits { head_bytes, head_fields: fields, ..http2 },
+            limits: Http2Limits { head_bytes, head_fields: fields, ..http2 },
             times: Times { idle, head, stall: client_stall },
             drain: &self.drain,
         }

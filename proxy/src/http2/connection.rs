@@ -13,13 +13,14 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    core::{Core, Limits, Role},
+    core::{Core, Role},
     frame::{Code, ConnectionError},
     stream::Stream,
 };
 use crate::{
+    buffer,
     drain::{Drain, Phase},
-    http1::buffer,
+    limits::Http2Limits,
 };
 
 /// Bytes of a read.
@@ -62,7 +63,7 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     /// A connection that begins; [`drive`](Connection::drive) has to run for it to do anything.
     #[must_use]
-    pub fn new(role: Role, limits: Limits) -> Rc<Self> {
+    pub fn new(role: Role, limits: Http2Limits) -> Rc<Self> {
         Rc::new(Self { core: RefCell::new(Core::new(role, limits, Instant::now())), driver: Cell::new(None) })
     }
 

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use super::{
     fields::{Fields, RequestInfo},
-    flood::{Flood, Nuisance, Rates},
+    flood::{Flood, Nuisance},
     frame::{self, Code, ConnectionError, HEADER, Header, MAX_31, MAX_PAYLOAD, PREFACE, flag, kind},
     hpack::{Decoder, Encoder},
     streams::{Ended, Entry, Past, Streams},
 };
-use crate::http1::buffer;
+use crate::{buffer, limits::Http2Limits};
 
 /// Which side of a connection we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,36 +21,6 @@ pub enum Role {
     Client,
     /// The peer opens streams.
     Server,
-}
-
-/// Bounds of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Streams that the peer may have open at once; more are refused (REFUSED_STREAM). Default: 256.
-    pub streams: u32,
-    /// Bytes of a field section, compressed, and decompressed as RFC 9113 §6.5.2 counts. Default: 64 KiB.
-    pub head_bytes: usize,
-    /// Fields of a section. Default: 128.
-    pub head_fields: usize,
-    /// Bytes that a peer may send ahead on a stream. Default: 256 KiB.
-    pub stream_window: u32,
-    /// Bytes that a peer may send ahead on a connection. Default: 1 MiB.
-    pub connection_window: u32,
-    /// Frames a second that ask for nothing.
-    pub rates: Rates,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            streams: 256,
-            head_bytes: 64 * 1024,
-            head_fields: 128,
-            stream_window: 256 * 1024,
-            connection_window: 1024 * 1024,
-            rates: Rates::default(),
-        }
-    }
 }
 
 /// CONTINUATION frames of one header block: what a block of the largest size needs, and a few.
@@ -98,7 +68,7 @@ struct Incoming {
 #[derive(Debug)]
 pub struct Core {
     role: Role,
-    limits: Limits,
+    limits: Http2Limits,
     /// What is to be written.
     pub out: Vec<u8>,
     pub(super) encoder: Encoder,
@@ -134,7 +104,7 @@ pub struct Core {
 impl Core {
     /// A connection that begins now, with our preface in `out`.
     #[must_use]
-    pub fn new(role: Role, limits: Limits, now: Instant) -> Self {
+    pub fn new(role: Role, limits: Http2Limits, now: Instant) -> Self {
         let mut core = Self {
             role,
             limits,
@@ -166,7 +136,7 @@ impl Core {
     }
 
     fn greet(&mut self) {
-        let Limits { streams, head_bytes, stream_window, connection_window, .. } = self.limits;
+        let Http2Limits { streams, head_bytes, stream_window, connection_window, .. } = self.limits;
         let head_bytes = u32::try_from(head_bytes).unwrap_or(u32::MAX);
         let mut settings =
             vec![(setting::INITIAL_WINDOW_SIZE, stream_window), (setting::MAX_HEADER_LIST_SIZE, head_bytes)];

@@ -437,10 +437,10 @@ mod tests {
 
     #[test]
     fn each_pseudo_header_field_is_needed_and_checked() {
-        for index in 0..4 {
+        for (index, (name, _)) in GET.iter().enumerate() {
             let mut list = GET.to_vec();
             list.remove(index);
-            assert!(fields(&list).as_request().is_err(), "without {}", GET[index].0);
+            assert!(fields(&list).as_request().is_err(), "without {name}");
         }
         for (index, value) in [
             (0, "GE T"),

@@ -6,25 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::frame::{Code, ConnectionError};
-
-/// Most frames of a kind a second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rates {
-    /// Streams that the peer cancels, and stream errors that it provokes. Default: 500.
-    pub resets: u32,
-    /// SETTINGS. Default: 50.
-    pub settings: u32,
-    /// PING, beyond one for each DATA frame: gRPC measures the round trip while content flows. Default: 100.
-    pub pings: u32,
-    /// DATA and CONTINUATION without content, PRIORITY, and frames of unknown types. Default: 1,000.
-    pub empty: u32,
-}
-
-impl Default for Rates {
-    fn default() -> Self {
-        Self { resets: 500, settings: 50, pings: 100, empty: 1000 }
-    }
-}
+use crate::limits::Rates;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

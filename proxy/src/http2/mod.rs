@@ -15,7 +15,6 @@ pub mod fields;
 pub mod flood;
 pub mod frame;
 pub mod hpack;
-pub mod server;
 pub mod stream;
 pub mod streams;
 pub mod upstreams;

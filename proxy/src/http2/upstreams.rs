@@ -13,9 +13,9 @@ use tokio::sync::Mutex;
 
 use super::{
     connection::{Connection, Times},
-    core::{Limits, Role},
+    core::Role,
 };
-use crate::{drain::Drain, net, pool::IDLE_LIMIT};
+use crate::{drain::Drain, limits::Http2Limits, net, pool::IDLE_LIMIT};
 
 /// Connections to one endpoint, per thread.
 const MOST: usize = 64;
@@ -45,7 +45,7 @@ pub struct Settings<'a> {
     /// Time for connecting.
     pub connect: std::time::Duration,
     /// Bounds of a connection.
-    pub limits: Limits,
+    pub limits: Http2Limits,
     /// Time limits of a connection.
     pub times: Times,
     /// The process's end.

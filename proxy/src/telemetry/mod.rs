@@ -14,7 +14,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::worker::{Direction, Limit};
+use crate::{limits::Limit, worker::Direction};
 
 /// One request that came to its end.
 #[derive(Clone, Copy, Debug)]

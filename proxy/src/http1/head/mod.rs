@@ -17,8 +17,8 @@ use self::fields::{Coding, Noted};
 pub use self::{scan::Scan, target::Form};
 use super::body::Framing;
 use crate::{
+    limits::Limit,
     message::{Field, list},
-    worker::Limit,
 };
 
 /// Most fields that a head can have, whatever the settings say.

@@ -11,15 +11,16 @@ use super::{
     send::write_both,
 };
 use crate::{
+    buffer::{self, Buffer},
+    cause::Cause,
     http1::{
         body::{Body, BodyError, Framing},
-        buffer::{self, Buffer},
         head::{self, HeadError, ResponseHead, Scan, Version, field_space},
-        reply::Cause,
         rewrite::{self, Persistence},
     },
+    limits::Limit,
     retry::{self, Failure, Replay},
-    worker::{Direction, Limit},
+    worker::Direction,
 };
 
 use ferrule_config::names::ERROR_HEADER;

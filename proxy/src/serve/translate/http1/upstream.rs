@@ -6,14 +6,14 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{Coding, Writer, field, incoming::Incoming, shared::Shared};
 use crate::{
-    exchange::{Plan, Receiver, Sender, fields, upstream::Respond},
+    buffer::Buffer,
     http1::{
         body::Framing,
-        buffer::Buffer,
         head::{self, field_space},
     },
     http2::{fields::Fields, stream::Piece, streams::Ended},
     message::{is_hop_by_hop, list},
+    serve::translate::{Plan, Receiver, Sender, fields, upstream::Respond},
 };
 
 /// A connection that carries one request.
@@ -31,10 +31,10 @@ impl Upstream {
     /// # Errors
     /// Those of writing.
     pub async fn new(mut stream: TcpStream, plan: &Plan<'_>, end: bool) -> io::Result<Self> {
-        let mut out = crate::http1::buffer::take();
+        let mut out = crate::buffer::take();
         let coding = write_head(&mut out, plan, end);
         let written = stream.write_all(&out).await;
-        crate::http1::buffer::give_back(out);
+        crate::buffer::give_back(out);
         written?;
         let method = plan.head.method();
         Ok(Self { stream, coding, to_head: method == "HEAD", to_connect: method == "CONNECT" })

@@ -22,7 +22,7 @@ use ferrule_config::{HeaderChange, Timeouts};
 
 use crate::{
     balance,
-    http1::reply::Cause,
+    cause::Cause,
     http2::{
         fields::Fields,
         stream::{Piece, Stream},

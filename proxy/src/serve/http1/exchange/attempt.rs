@@ -19,9 +19,12 @@ use super::{
 };
 use crate::{
     balance::{Endpoint, Load},
-    http1::{buffer::Buffer, reply::Cause, timer::Timer},
+    buffer::Buffer,
+    cause::Cause,
+    limits::Limit,
     retry::{self, Failure},
-    worker::{Direction, Limit, Worker},
+    serve::http1::timer::Timer,
+    worker::{Direction, Worker},
 };
 
 pub(super) struct Attempt<'a> {

@@ -7,15 +7,15 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{Coding, Writer, field, incoming::Incoming, shared::Shared};
 use crate::{
-    exchange::{self, Outcome, Plan, Receiver, Responder, Sender, fields},
+    buffer::Buffer,
     http1::{
         body::{Body, Framing},
-        buffer::Buffer,
         head::{self, Form, Version, field_space},
         rewrite::Persistence,
     },
     http2::{fields::Fields, stream::Piece, streams::Ended},
     message::{is_hop_by_hop, list},
+    serve::translate::{self, Outcome, Plan, Receiver, Responder, Sender, fields},
     worker::Worker,
 };
 
@@ -47,7 +47,7 @@ pub async fn run(client: Client<'_>, plan: &Plan<'_>, worker: &Rc<Worker>) -> (O
         keep_alive: keep_alive && !worker.drain.is_draining(),
         to_head: plan.head.method() == "HEAD",
     };
-    let outcome = exchange::run(&mut body, whole, &mut reply, plan, worker).await;
+    let outcome = translate::run(&mut body, whole, &mut reply, plan, worker).await;
     let reusable = body.body.is_done() && reply.keep_alive && reply.to.done;
     let failed_early = matches!(outcome, Outcome::Failed(..)) && body.body.is_done();
     (outcome, reusable || failed_early)

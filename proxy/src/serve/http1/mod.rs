@@ -1,4 +1,7 @@
-//! One client connection: requests one after another until either side has had enough.
+//! A client's HTTP/1 connection: requests one after another until either side has had enough.
+
+mod exchange;
+mod timer;
 
 use std::{
     future::{Future, poll_fn},
@@ -7,30 +10,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ferrule_config::{HeaderChange, Timeouts};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
-use super::{
-    buffer::{self, Buffer},
-    exchange::{self, End, Plan},
-    head::{self, HeadError, RequestHead, Scan, Version, field_space},
-    reply::{self, Cause},
-    rewrite::{self, Persistence},
+use self::{
+    exchange::{End, Plan},
     timer::Timer,
 };
+use super::{
+    decide::{self, Decision},
+    translate,
+};
 use crate::{
+    buffer::{self, Buffer},
+    cause::Cause,
     drain::Phase,
-    exchange as bridge,
+    http1::{
+        body::{Body, Framing},
+        head::{self, HeadError, Scan, Version, field_space},
+        reply,
+        rewrite::{self, Persistence},
+    },
+    limits::{Limit, Limits},
     message::is_idempotent,
-    route::{self, Request},
-    snapshot::{Backend, Cluster, Destination, Protocol, Rule, Snapshot},
+    route::Request,
+    snapshot::{Cluster, Destination, Protocol, Snapshot},
     tcp,
     telemetry::Outcome,
-    worker::{Direction, Limit, Limits, Worker},
+    worker::{Direction, Worker},
 };
-
-static NO_CHANGE: HeaderChange = HeaderChange { set: Vec::new(), add: Vec::new(), remove: Vec::new() };
-static NO_LIMIT: Timeouts = Timeouts { request: None, backend_request: None };
 
 /// How long a client is listened to after its last response.
 const LINGER: Duration = Duration::from_secs(5);
@@ -174,18 +181,17 @@ impl Context<'_> {
         let started = Instant::now();
         let snapshot = destination.now();
         let mut out = buffer::take();
-        let decided = match decide(read, &snapshot, &worker.limits, &mut out) {
+        let (info, decision) = match decide(read, &snapshot, &worker.limits, &mut out) {
             Ok(decided) => decided,
             Err(refusal) => {
                 buffer::give_back(out);
                 return Next::Refuse(refusal);
             }
         };
-        let rule = decided.rule.map(|index| &snapshot.rules[index]);
-        let end = match decided.target {
-            Err((cause, detail)) => End::Failed { cause, detail, untouched: true },
+        let end = match &decision.target {
+            Err((cause, detail)) => End::Failed { cause: *cause, detail: detail.clone(), untouched: true },
             Ok(cluster) if cluster.protocol == Protocol::Http2 => {
-                self.translate(client, read, &out, decided.info, &cluster, rule, started).await
+                self.translate(client, read, &out, info, cluster, &decision, started).await
             }
             Ok(cluster) => {
                 let Info {
@@ -197,7 +203,7 @@ impl Context<'_> {
                     upgrade,
                     expects_continue,
                     idempotent,
-                } = decided.info;
+                } = info;
                 let plan = Plan {
                     head: &out,
                     framing,
@@ -208,9 +214,9 @@ impl Context<'_> {
                     upgrade,
                     expects_continue,
                     idempotent,
-                    cluster: &cluster,
-                    response_headers: rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
-                    timeouts: rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
+                    cluster,
+                    response_headers: decision.response_headers(),
+                    timeouts: decision.timeouts(),
                     budget: &destination.budget,
                     direction,
                     started,
@@ -227,7 +233,7 @@ impl Context<'_> {
         worker.telemetry.request(&Outcome {
             direction,
             service: &snapshot.cluster.service,
-            route: rule.map_or("", |rule| &rule.name),
+            route: decision.route(),
             status,
             cause,
             took: started.elapsed(),
@@ -238,7 +244,7 @@ impl Context<'_> {
             End::Tunnel { upstream, pending, .. } => Next::Tunnel(upstream, pending),
             End::Broken { .. } => Next::Reset,
             End::Failed { cause, detail, untouched } => {
-                let Info { framing, keep_alive, version, to_head, .. } = decided.info;
+                let Info { framing, keep_alive, version, to_head, .. } = info;
                 let keep = keep_alive && untouched && skip_body(read, framing) && !worker.drain.is_draining();
                 match answer(client, cause, &detail, Persistence::new(keep, version), to_head).await {
                     Ok(()) if keep => Next::Request,
@@ -257,36 +263,38 @@ impl Context<'_> {
         head: &[u8],
         info: Info,
         cluster: &Cluster,
-        rule: Option<&Rule>,
+        decision: &Decision<'_>,
         started: Instant,
     ) -> End {
         let Info { framing, version, keep_alive, .. } = info;
-        let client = bridge::http1::Client { stream: client, read, framing, version, keep_alive };
-        let head = match bridge::http1::request_fields(head) {
+        let client = translate::http1::Client { stream: client, read, framing, version, keep_alive };
+        let head = match translate::http1::request_fields(head) {
             Ok(head) => head,
             Err(detail) => {
                 return End::Failed { cause: Cause::BadRequest, detail: detail.to_owned(), untouched: true };
             }
         };
-        let plan = bridge::Plan {
+        let plan = translate::Plan {
             head: &head,
-            end: matches!(framing, super::body::Framing::None | super::body::Framing::Length(0)),
+            end: matches!(framing, Framing::None | Framing::Length(0)),
             cluster,
             http2: true,
             // They are in the head already.
-            request_headers: &NO_CHANGE,
-            response_headers: rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
-            timeouts: rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
+            request_headers: decide::no_change(),
+            response_headers: decision.response_headers(),
+            timeouts: decision.timeouts(),
             budget: &self.destination.budget,
             direction: self.direction,
             started,
         };
-        let (outcome, reusable) = bridge::http1::run(client, &plan, self.worker).await;
+        let (outcome, reusable) = translate::http1::run(client, &plan, self.worker).await;
         head.give_back();
         match (outcome, reusable) {
-            (bridge::Outcome::Responded(status), reusable) => End::Responded { status, reusable },
-            (bridge::Outcome::Failed(cause, detail), untouched) => End::Failed { cause, detail, untouched },
-            (bridge::Outcome::Broken(status), _) => End::Broken { status, why: "broken" },
+            (translate::Outcome::Responded(status), reusable) => End::Responded { status, reusable },
+            (translate::Outcome::Failed(cause, detail), untouched) => {
+                End::Failed { cause, detail, untouched }
+            }
+            (translate::Outcome::Broken(status), _) => End::Broken { status, why: "broken" },
         }
     }
 
@@ -318,7 +326,7 @@ fn is_hopeless(bytes: &[u8]) -> bool {
 /// What of a request's head is still needed when the head is gone.
 #[derive(Clone, Copy)]
 struct Info {
-    framing: super::body::Framing,
+    framing: Framing,
     version: Version,
     keep_alive: bool,
     to_head: bool,
@@ -328,19 +336,13 @@ struct Info {
     idempotent: bool,
 }
 
-struct Decided {
-    info: Info,
-    rule: Option<usize>,
-    target: Result<std::sync::Arc<Cluster>, (Cause, String)>,
-}
-
 /// Reads the head at the front of `read`, decides where the request goes, and writes to `out` what is sent there.
-fn decide(
+fn decide<'a>(
     read: &mut Buffer,
-    snapshot: &Snapshot,
+    snapshot: &'a Snapshot,
     limits: &Limits,
     out: &mut Vec<u8>,
-) -> Result<Decided, Refusal> {
+) -> Result<(Info, Decision<'a>), Refusal> {
     let mut space = field_space();
     let Some((head, length)) = head::request(read.data(), &mut space)? else {
         return Err(HeadError::Malformed("line ends in a bare LF").into());
@@ -354,15 +356,9 @@ fn decide(
     if head.fields.len() > limits.fields {
         return Err(HeadError::TooManyFields.into());
     }
-    let rule = if snapshot.routes.is_empty() {
-        None
-    } else {
-        let request = Request { method: head.method, path: head.path(), fields: head.fields };
-        route::decide(&snapshot.routes, &request)
-    };
-    let target = target(snapshot, rule, &head);
-    let changes = rule.map_or(&NO_CHANGE, |index| &snapshot.rules[index].request_headers);
-    rewrite::request(out, &head, changes, &snapshot.cluster.service);
+    let request = Request { method: head.method, path: head.path(), fields: head.fields };
+    let decision = Decision::new(snapshot, &request);
+    rewrite::request(out, &head, decision.request_headers(), &snapshot.cluster.service);
     let info = Info {
         framing: head.framing,
         version: head.version,
@@ -374,36 +370,12 @@ fn decide(
         idempotent: is_idempotent(head.method),
     };
     read.consume(length);
-    Ok(Decided { info, rule, target })
-}
-
-fn target(
-    snapshot: &Snapshot,
-    rule: Option<usize>,
-    head: &RequestHead<'_>,
-) -> Result<std::sync::Arc<Cluster>, (Cause, String)> {
-    let service = &snapshot.cluster.service;
-    let Some(index) = rule else {
-        if snapshot.routes.is_empty() {
-            return Ok(std::sync::Arc::clone(&snapshot.cluster));
-        }
-        let detail = format!("no rule of a Route of {service} matches {} {}", head.method, head.path());
-        return Err((Cause::NoRoute, detail));
-    };
-    let rule = &snapshot.rules[index];
-    match rule.backends.pick(|n| fastrand::u64(0..n)) {
-        Some(Backend::Cluster(cluster)) => Ok(std::sync::Arc::clone(cluster)),
-        Some(Backend::Missing(name)) => {
-            let detail = format!("rule {} sends to {name}, which is no port of a Service", rule.name);
-            Err((Cause::BackendNotFound, detail))
-        }
-        None => Err((Cause::NoBackend, format!("rule {} has no backend with a weight above 0", rule.name))),
-    }
+    Ok((info, decision))
 }
 
 /// Uses up a request's body if all of it is at hand; otherwise the connection can't be used again.
-fn skip_body(read: &mut Buffer, framing: super::body::Framing) -> bool {
-    let mut body = super::body::Body::new(framing);
+fn skip_body(read: &mut Buffer, framing: Framing) -> bool {
+    let mut body = Body::new(framing);
     let Ok(length) = body.advance(read.data()) else { return false };
     if body.is_done() {
         read.consume(length);

@@ -10,25 +10,23 @@ mod attempt;
 mod receive;
 mod send;
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
 use ferrule_config::{HeaderChange, Timeouts};
 use tokio::net::TcpStream;
 
 use self::{attempt::Attempt, send::Outgoing};
-use super::{body::Framing, buffer::Buffer, head::Version, reply::Cause, timer::Timer};
+use super::timer::Timer;
 use crate::{
     balance,
-    retry::{Budget, Failure},
+    buffer::Buffer,
+    cause::Cause,
+    http1::{body::Framing, head::Version},
+    retry::{self, Budget, Failure},
     snapshot::Cluster,
     worker::{Direction, Worker},
 };
 
-/// Latency that a failed attempt counts as, so that the endpoint is avoided while others are there.
-const RETRY_PENALTY: Duration = Duration::from_secs(2);
 /// Connections that their peer had closed while they idled, and that are passed over in one request.
 const MOST_STALE: usize = 8;
 
@@ -105,7 +103,7 @@ pub(super) async fn run(
             continue;
         }
         tried.push(endpoint.address);
-        endpoint.load.observe(RETRY_PENALTY, Instant::now());
+        endpoint.load.observe(retry::PENALTY, Instant::now());
         if !attempt.may_retry(error.failure, &request) {
             let untouched = request.replay(true).complete;
             return End::Failed { cause: error.cause, detail: error.detail, untouched };

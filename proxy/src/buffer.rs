@@ -8,9 +8,14 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const SIZE: usize = 16 * 1024;
 /// Buffers that a thread keeps for the next connection, so that a new one does not allocate.
 const KEPT: usize = 64;
+/// Space for a read when the last one has filled all there was: a long body in fewer calls.
+const BULK: usize = 64 * 1024;
+/// The same for large ones.
+const KEPT_BULK: usize = 4;
 
 thread_local! {
     static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static FREE_BULK: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A queue of bytes: filled at the end by reads, used up from the front.
@@ -21,6 +26,8 @@ thread_local! {
 pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
+    /// The last read has filled all the room.
+    filled: bool,
 }
 
 impl Buffer {
@@ -52,7 +59,10 @@ impl Buffer {
     /// Those of the source.
     pub async fn fill(&mut self, source: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         self.make_room();
-        source.read_buf(&mut (&mut self.bytes).limited()).await
+        let room = self.bytes.capacity() - self.bytes.len();
+        let count = source.read_buf(&mut (&mut self.bytes).limited()).await?;
+        self.filled = count == room;
+        Ok(count)
     }
 
     /// Gives the memory back when nothing is held.
@@ -69,6 +79,10 @@ impl Buffer {
     fn make_room(&mut self) {
         if self.bytes.capacity() == 0 {
             self.bytes = take();
+        }
+        if self.filled && self.bytes.is_empty() && self.bytes.capacity() == SIZE {
+            let bulk = FREE_BULK.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(BULK));
+            give_back(std::mem::replace(&mut self.bytes, bulk));
         }
         if self.start > 0 && self.bytes.capacity() - self.bytes.len() < SIZE / 4 {
             self.bytes.drain(..self.start);
@@ -96,14 +110,18 @@ pub fn take() -> Vec<u8> {
     FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(SIZE))
 }
 
-/// Puts a vector into the thread's store, unless it has grown beyond the usual size or there are enough.
+/// Puts a vector into the thread's store, unless it is of another size than those there or there are enough.
 pub fn give_back(mut bytes: Vec<u8>) {
     bytes.clear();
+    let (store, most) = match bytes.capacity() {
+        SIZE => (&FREE, KEPT),
+        BULK => (&FREE_BULK, KEPT_BULK),
+        _ => return,
+    };
     // The store is gone while the thread ends: then the memory is simply freed.
-    let _ = FREE.try_with(|free| {
+    let _ = store.try_with(|free| {
         if let Ok(mut free) = free.try_borrow_mut()
-            && bytes.capacity() == SIZE
-            && free.len() < KEPT
+            && free.len() < most
         {
             free.push(bytes);
         }
@@ -138,6 +156,25 @@ mod tests {
         }
         seen.extend_from_slice(buffer.data());
         assert_eq!(seen, content);
+    }
+
+    #[tokio::test]
+    async fn long_bodies_are_read_in_larger_pieces_and_short_ones_are_not() {
+        let content = vec![1; 1_000_000];
+        let mut source = content.as_slice();
+        let mut buffer = Buffer::default();
+        let mut sizes = Vec::new();
+        while buffer.fill(&mut source).await.expect("a slice never fails") > 0 {
+            sizes.push(buffer.data().len());
+            buffer.consume(buffer.data().len());
+        }
+        assert_eq!(sizes[..3], [SIZE, BULK, BULK]);
+        let mut buffer = Buffer::default();
+        for _ in 0..3 {
+            buffer.fill(&mut &content[..SIZE - 1]).await.expect("a slice never fails");
+            buffer.consume(SIZE - 1);
+            assert_eq!(buffer.bytes.capacity(), SIZE);
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     balance::{Endpoint, Load},
-    http1::{buffer, reply::Cause},
+    buffer,
+    cause::Cause,
     http2::{fields::Fields, streams::Ended},
     retry::Failure,
     worker::{Direction, Worker},

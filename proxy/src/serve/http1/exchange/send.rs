@@ -8,10 +8,8 @@ use tokio::{
 };
 
 use crate::{
-    http1::{
-        body::{Body, BodyError, Framing},
-        buffer::Buffer,
-    },
+    buffer::Buffer,
+    http1::body::{Body, BodyError, Framing},
     retry::Replay,
 };
 

@@ -2,10 +2,8 @@
 
 use super::shared::Shared;
 use crate::{
-    http1::{
-        body::{Body, Framing},
-        buffer::Buffer,
-    },
+    buffer::Buffer,
+    http1::body::{Body, Framing},
     http2::{fields::Fields, stream::Piece, streams::Ended},
 };
 

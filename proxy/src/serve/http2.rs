@@ -2,22 +2,24 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use ferrule_config::{HeaderChange, Timeouts, names::ERROR_HEADER};
+use ferrule_config::names::ERROR_HEADER;
 use tokio::net::TcpStream;
 
-use super::{connection::Connection, core::Role, fields::Fields, frame::Code, stream::Stream};
+use super::{
+    decide::Decision,
+    translate::{self, Outcome, Plan},
+};
 use crate::{
-    exchange::{self, Outcome, Plan},
-    http1::{buffer::Buffer, reply::Cause},
+    buffer::Buffer,
+    cause::Cause,
+    http1::head::MAX_FIELDS,
+    http2::{connection::Connection, core::Role, fields::Fields, frame::Code, stream::Stream},
     message::Field,
-    route::{self, Request},
-    snapshot::{Backend, Cluster, Destination, Protocol, Snapshot},
+    route::Request,
+    snapshot::{Destination, Protocol, Snapshot},
     telemetry,
     worker::{Direction, Worker},
 };
-
-static NO_CHANGE: HeaderChange = HeaderChange { set: Vec::new(), add: Vec::new(), remove: Vec::new() };
-static NO_LIMIT: Timeouts = Timeouts { request: None, backend_request: None };
 
 /// gRPC's UNAVAILABLE, INTERNAL, UNIMPLEMENTED and DEADLINE_EXCEEDED.
 const GRPC_UNAVAILABLE: u8 = 14;
@@ -49,31 +51,25 @@ async fn request(stream: &Stream, destination: &Destination, worker: &Rc<Worker>
     let started = Instant::now();
     let snapshot = destination.now();
     let head = stream.request_head();
-    let (rule, outcome) = if head.is_empty() {
-        (None, Outcome::Failed(Cause::HeadTooLarge, "the request's fields are too many or too large".into()))
-    } else {
-        let rule = rule(&snapshot, &head);
-        let outcome = match target(&snapshot, rule, &head) {
-            Err((cause, detail)) => Outcome::Failed(cause, detail),
-            Ok(cluster) => {
-                let rule = rule.map(|index| &snapshot.rules[index]);
-                let plan = Plan {
-                    head: &head,
-                    end: stream.is_received() && stream.is_at_end(),
-                    cluster: &cluster,
-                    http2: cluster.protocol != Protocol::Http1,
-                    request_headers: rule.map_or(&NO_CHANGE, |rule| &rule.request_headers),
-                    response_headers: rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
-                    timeouts: rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
-                    budget: &destination.budget,
-                    direction,
-                    started,
-                };
-                let whole = exchange::is_whole(stream);
-                exchange::run(&mut &*stream, whole, &mut &*stream, &plan, worker).await
-            }
-        };
-        (rule, outcome)
+    let decision = decide(&snapshot, &head);
+    let outcome = match &decision.target {
+        Err((cause, detail)) => Outcome::Failed(*cause, detail.clone()),
+        Ok(cluster) => {
+            let plan = Plan {
+                head: &head,
+                end: stream.is_at_end(),
+                cluster,
+                http2: cluster.protocol != Protocol::Http1,
+                request_headers: decision.request_headers(),
+                response_headers: decision.response_headers(),
+                timeouts: decision.timeouts(),
+                budget: &destination.budget,
+                direction,
+                started,
+            };
+            let whole = translate::is_whole(stream);
+            translate::run(&mut &*stream, whole, &mut &*stream, &plan, worker).await
+        }
     };
     let (status, cause) = match &outcome {
         Outcome::Responded(status) => (*status, None),
@@ -89,44 +85,25 @@ async fn request(stream: &Stream, destination: &Destination, worker: &Rc<Worker>
     worker.telemetry.request(&telemetry::Outcome {
         direction,
         service: &snapshot.cluster.service,
-        route: rule.map_or("", |index| &snapshot.rules[index].name),
+        route: decision.route(),
         status,
         cause,
         took: started.elapsed(),
     });
 }
 
-fn rule(snapshot: &Snapshot, head: &Fields) -> Option<usize> {
-    if snapshot.routes.is_empty() {
-        return None;
+fn decide<'a>(snapshot: &'a Snapshot, head: &Fields) -> Decision<'a> {
+    if head.is_empty() {
+        let detail = "the request's fields are too many or too large".to_owned();
+        return Decision::refused(Cause::HeadTooLarge, detail);
     }
-    let mut space = [httparse::EMPTY_HEADER; 128];
-    let fields: &[Field<'_>] = head.view(&mut space);
+    let mut space = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let fields: &[Field<'_>] = if snapshot.routes.is_empty() { &[] } else { head.view(&mut space) };
     let path = match head.path().split('?').next() {
         Some("") | None => "/",
         Some(path) => path,
     };
-    route::decide(&snapshot.routes, &Request { method: head.method(), path, fields })
-}
-
-fn target(snapshot: &Snapshot, rule: Option<usize>, head: &Fields) -> Result<Arc<Cluster>, (Cause, String)> {
-    let service = &snapshot.cluster.service;
-    let Some(index) = rule else {
-        if snapshot.routes.is_empty() {
-            return Ok(Arc::clone(&snapshot.cluster));
-        }
-        let detail = format!("no rule of a Route of {service} matches {} {}", head.method(), head.path());
-        return Err((Cause::NoRoute, detail));
-    };
-    let rule = &snapshot.rules[index];
-    match rule.backends.pick(|n| fastrand::u64(0..n)) {
-        Some(Backend::Cluster(cluster)) => Ok(Arc::clone(cluster)),
-        Some(Backend::Missing(name)) => {
-            let detail = format!("rule {} sends to {name}, which is no port of a Service", rule.name);
-            Err((Cause::BackendNotFound, detail))
-        }
-        None => Err((Cause::NoBackend, format!("rule {} has no backend with a weight above 0", rule.name))),
-    }
+    Decision::new(snapshot, &Request { method: head.method(), path, fields })
 }
 
 /// Answers in the place of an endpoint: to gRPC as gRPC has it, trailers alone, with a status of its own.

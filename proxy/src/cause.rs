@@ -1,0 +1,90 @@
+//! Why the proxy answers in the place of an endpoint.
+
+/// Why the proxy answers by itself. The names are an interface: clients, dashboards and other proxies read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The request is malformed or its framing ambiguous.
+    BadRequest,
+    /// Its head has too many fields or bytes.
+    HeadTooLarge,
+    /// Its request line is too long.
+    UriTooLong,
+    /// It uses a transfer coding other than chunked.
+    UnknownCoding,
+    /// It is of an HTTP version that is not spoken here.
+    UnknownVersion,
+    /// Its head did not arrive in time.
+    HeadTimeout,
+    /// Nothing more of its body arrived for too long.
+    BodyTimeout,
+    /// The Service has Routes and none matches.
+    NoRoute,
+    /// The Route names no backend, or only ones of weight 0.
+    NoBackend,
+    /// The Route's backend is no Service or not a port of it.
+    BackendNotFound,
+    /// The Service has no endpoint that is ready.
+    NoEndpoints,
+    /// No endpoint could be connected to. Nothing was processed.
+    Connect,
+    /// The application behind this sidecar takes no connections. Nothing was processed.
+    AppConnect,
+    /// The endpoint broke the connection before it responded.
+    Reset,
+    /// What the endpoint sent is not an HTTP response, or its framing is ambiguous.
+    BadResponse,
+    /// The Route's time limit has passed.
+    Timeout,
+    /// Nothing of the response arrived for too long.
+    ResponseTimeout,
+}
+
+impl Cause {
+    /// Value of the `ferrule-error` header, and label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad-request",
+            Self::HeadTooLarge => "head-too-large",
+            Self::UnknownCoding => "unknown-coding",
+            Self::UnknownVersion => "unknown-version",
+            Self::UriTooLong => "uri-too-long",
+            Self::HeadTimeout => "head-timeout",
+            Self::BodyTimeout => "body-timeout",
+            Self::NoRoute => "no-route",
+            Self::NoBackend => "no-backend",
+            Self::BackendNotFound => "backend-not-found",
+            Self::NoEndpoints => "no-endpoints",
+            Self::Connect => "connect",
+            Self::AppConnect => "app-connect",
+            Self::Reset => "reset",
+            Self::BadResponse => "bad-response",
+            Self::Timeout => "timeout",
+            Self::ResponseTimeout => "response-timeout",
+        }
+    }
+
+    /// Status code and reason phrase.
+    #[must_use]
+    pub fn status(self) -> (u16, &'static str) {
+        match self {
+            Self::BadRequest => (400, "Bad Request"),
+            Self::HeadTooLarge => (431, "Request Header Fields Too Large"),
+            Self::UnknownCoding => (501, "Not Implemented"),
+            Self::UnknownVersion => (505, "HTTP Version Not Supported"),
+            Self::UriTooLong => (414, "URI Too Long"),
+            Self::HeadTimeout | Self::BodyTimeout => (408, "Request Timeout"),
+            Self::NoRoute => (404, "Not Found"),
+            Self::NoBackend | Self::BackendNotFound => (500, "Internal Server Error"),
+            Self::NoEndpoints | Self::Connect | Self::AppConnect => (503, "Service Unavailable"),
+            Self::Reset | Self::BadResponse => (502, "Bad Gateway"),
+            Self::Timeout | Self::ResponseTimeout => (504, "Gateway Timeout"),
+        }
+    }
+
+    /// Whether another proxy may read this as proof that nothing was processed.
+    #[must_use]
+    pub fn proves_unprocessed(name: &[u8]) -> bool {
+        name == Self::AppConnect.name().as_bytes()
+    }
+}

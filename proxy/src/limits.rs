@@ -1,0 +1,139 @@
+//! Bounds on what a peer can make grow or last, with their defaults.
+
+use std::time::Duration;
+
+/// Bounds on what a peer can make grow or last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `FERRULE_LIMIT_CONNECT`: establishing a connection to an endpoint. Default: 1 s (Linkerd's).
+    pub connect: Duration,
+    /// `FERRULE_LIMIT_HEAD_TIME`: from the first byte of a request's head to its last; then 408. Default: 30 s.
+    pub head: Duration,
+    /// `FERRULE_LIMIT_IDLE`: without a request on a client's connection; then it is closed. Default: 1 h (Envoy's).
+    pub idle: Duration,
+    /// `FERRULE_LIMIT_DETECT`: how long a silent client may delay the choice of protocol. Default: 50 ms.
+    pub detect: Duration,
+    /// `FERRULE_LIMIT_CLIENT_STALL`: in a message, without a byte from the client or taken by it; then 408, or the
+    /// end of a response that has begun. Default: 5 min (Envoy's `stream_idle_timeout`).
+    pub client_stall: Duration,
+    /// `FERRULE_LIMIT_ENDPOINT_STALL`: the same for the endpoint; then 504. Default: 1 h, for responses that
+    /// are waited for long, and streams of events, know no shorter one.
+    pub endpoint_stall: Duration,
+    /// `FERRULE_LIMIT_HEAD_BYTES`: a head's size; then 431, or 502 for a response's. Default: 64 KiB (Envoy: 60,
+    /// HAProxy: 16).
+    pub head_bytes: usize,
+    /// `FERRULE_LIMIT_FIELDS`: fields of a head; then 431 or 502. Default: 128 (Envoy: 100, HAProxy: 101).
+    pub fields: usize,
+    /// `FERRULE_LIMIT_REQUEST_LINE`: bytes of a request line; then 414. Default: 16 KiB (RFC 9112 §3 asks for 8000
+    /// bytes; nginx: 8 KiB, HAProxy: 16 KiB with the fields).
+    pub request_line: usize,
+    /// `FERRULE_LIMIT_INTERIM_RESPONSES`: interim responses before the final one; then 502. Default: 64.
+    pub interim_responses: usize,
+    /// What is HTTP/2's own.
+    pub http2: Http2Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            head: Duration::from_secs(30),
+            idle: Duration::from_secs(3600),
+            detect: Duration::from_millis(50),
+            client_stall: Duration::from_secs(300),
+            endpoint_stall: Duration::from_secs(3600),
+            head_bytes: 64 * 1024,
+            fields: 128,
+            request_line: 16 * 1024,
+            interim_responses: 64,
+            http2: Http2Limits::default(),
+        }
+    }
+}
+
+/// Bounds of an HTTP/2 connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Streams that the peer may have open at once; more are refused (REFUSED_STREAM). Default: 256.
+    pub streams: u32,
+    /// Bytes of a field section, compressed, and decompressed as RFC 9113 §6.5.2 counts. Default: 64 KiB.
+    pub head_bytes: usize,
+    /// Fields of a section. Default: 128.
+    pub head_fields: usize,
+    /// Bytes that a peer may send ahead on a stream. Default: 256 KiB.
+    pub stream_window: u32,
+    /// Bytes that a peer may send ahead on a connection. Default: 1 MiB.
+    pub connection_window: u32,
+    /// Frames a second that ask for nothing.
+    pub rates: Rates,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self {
+            streams: 256,
+            head_bytes: 64 * 1024,
+            head_fields: 128,
+            stream_window: 256 * 1024,
+            connection_window: 1024 * 1024,
+            rates: Rates::default(),
+        }
+    }
+}
+
+/// Most frames of a kind a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Streams that the peer cancels, and stream errors that it provokes. Default: 500.
+    pub resets: u32,
+    /// SETTINGS. Default: 50.
+    pub settings: u32,
+    /// PING, beyond one for each DATA frame: gRPC measures the round trip while content flows. Default: 100.
+    pub pings: u32,
+    /// DATA and CONTINUATION without content, PRIORITY, and frames of unknown types. Default: 1,000.
+    pub empty: u32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { resets: 500, settings: 50, pings: 100, empty: 1000 }
+    }
+}
+
+/// A limit that was exceeded, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// [`Limits::head`].
+    HeadTime,
+    /// [`Limits::idle`].
+    Idle,
+    /// [`Limits::client_stall`].
+    ClientStall,
+    /// [`Limits::endpoint_stall`].
+    EndpointStall,
+    /// [`Limits::head_bytes`].
+    HeadBytes,
+    /// [`Limits::fields`].
+    Fields,
+    /// [`Limits::request_line`].
+    RequestLine,
+    /// [`Limits::interim_responses`].
+    InterimResponses,
+}
+
+impl Limit {
+    /// Label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HeadTime => "head-time",
+            Self::Idle => "idle",
+            Self::ClientStall => "client-stall",
+            Self::EndpointStall => "endpoint-stall",
+            Self::HeadBytes => "head-bytes",
+            Self::Fields => "fields",
+            Self::RequestLine => "request-line",
+            Self::InterimResponses => "interim-responses",
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Where a request goes: the rule that it falls under, and one of its backends. Pure but for chance.
+
+use std::sync::Arc;
+
+use ferrule_config::{HeaderChange, Timeouts};
+
+use crate::{
+    cause::Cause,
+    route::{self, Request},
+    snapshot::{Backend, Cluster, Rule, Snapshot},
+};
+
+static NO_CHANGE: HeaderChange = HeaderChange { set: Vec::new(), add: Vec::new(), remove: Vec::new() };
+static NO_LIMIT: Timeouts = Timeouts { request: None, backend_request: None };
+
+/// What was decided on a request.
+pub(super) struct Decision<'a> {
+    /// The rule that it falls under; none if the Service has no Route, or none that matches.
+    rule: Option<&'a Rule>,
+    /// Where it goes, or why it goes nowhere.
+    pub target: Result<Arc<Cluster>, (Cause, String)>,
+}
+
+impl<'a> Decision<'a> {
+    /// Of a request that is answered without being looked at.
+    pub fn refused(cause: Cause, detail: String) -> Self {
+        Self { rule: None, target: Err((cause, detail)) }
+    }
+
+    /// Decides on a request.
+    pub fn new(snapshot: &'a Snapshot, request: &Request<'_>) -> Self {
+        if snapshot.routes.is_empty() {
+            return Self { rule: None, target: Ok(Arc::clone(&snapshot.cluster)) };
+        }
+        let Some(index) = route::decide(&snapshot.routes, request) else {
+            let service = &snapshot.cluster.service;
+            let detail =
+                format!("no rule of a Route of {service} matches {} {}", request.method, request.path);
+            return Self::refused(Cause::NoRoute, detail);
+        };
+        let rule = &snapshot.rules[index];
+        let target = match rule.backends.pick(|n| fastrand::u64(0..n)) {
+            Some(Backend::Cluster(cluster)) => Ok(Arc::clone(cluster)),
+            Some(Backend::Missing(name)) => {
+                let detail = format!("rule {} sends to {name}, which is no port of a Service", rule.name);
+                Err((Cause::BackendNotFound, detail))
+            }
+            None => {
+                Err((Cause::NoBackend, format!("rule {} has no backend with a weight above 0", rule.name)))
+            }
+        };
+        Self { rule: Some(rule), target }
+    }
+
+    /// Changes of the head on the way there.
+    pub fn request_headers(&self) -> &'a HeaderChange {
+        self.rule.map_or(&NO_CHANGE, |rule| &rule.request_headers)
+    }
+
+    /// Changes of the head on the way back.
+    pub fn response_headers(&self) -> &'a HeaderChange {
+        self.rule.map_or(&NO_CHANGE, |rule| &rule.response_headers)
+    }
+
+    /// Time limits.
+    pub fn timeouts(&self) -> &'a Timeouts {
+        self.rule.map_or(&NO_LIMIT, |rule| &rule.timeouts)
+    }
+
+    /// Name of the rule, for metrics.
+    pub fn route(&self) -> &'a str {
+        self.rule.map_or("", |rule| &rule.name)
+    }
+}
+
+/// No changes: they were applied already.
+pub(super) fn no_change() -> &'static HeaderChange {
+    &NO_CHANGE
+}
