@@ -54,17 +54,19 @@ impl Default for Limits {
 /// Bounds of an HTTP/2 connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http2Limits {
-    /// Streams that the peer may have open at once; more are refused (REFUSED_STREAM). Default: 256.
+    /// `FERRULE_LIMIT_HTTP2_STREAMS`: streams that the peer may have open at once; more are refused (REFUSED_STREAM).
+    /// Default: 256 (Envoy: 1024, HAProxy: 100, nginx: 128).
     pub streams: u32,
-    /// Bytes of a field section, compressed, and decompressed as RFC 9113 §6.5.2 counts. Default: 64 KiB.
+    /// Bytes of a field section, as [`Limits::head_bytes`] says; compressed, and decompressed as RFC 9113 §6.5.2
+    /// counts. A request beyond it is answered with 431, a block that does not end with ENHANCE_YOUR_CALM.
     pub head_bytes: usize,
-    /// Fields of a section. Default: 128.
+    /// Fields of a section, as [`Limits::fields`] says; then 431.
     pub head_fields: usize,
-    /// Bytes that a peer may send ahead on a stream. Default: 256 KiB.
+    /// `FERRULE_LIMIT_HTTP2_STREAM_WINDOW`: bytes that a peer may send ahead on a stream. Default: 256 KiB.
     pub stream_window: u32,
-    /// Bytes that a peer may send ahead on a connection. Default: 1 MiB.
+    /// `FERRULE_LIMIT_HTTP2_WINDOW`: bytes that a peer may send ahead on a connection. Default: 1 MiB.
     pub connection_window: u32,
-    /// Frames a second that ask for nothing.
+    /// Frames a second that ask for nothing; beyond, the connection ends with ENHANCE_YOUR_CALM.
     pub rates: Rates,
 }
 
@@ -84,13 +86,15 @@ impl Default for Http2Limits {
 /// Most frames of a kind a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Streams that the peer cancels, and stream errors that it provokes. Default: 500.
+    /// `FERRULE_LIMIT_HTTP2_RESETS`: streams that the peer cancels, and stream errors that it provokes. Default: 500.
     pub resets: u32,
-    /// SETTINGS. Default: 50.
+    /// `FERRULE_LIMIT_HTTP2_SETTINGS`: SETTINGS. Default: 50.
     pub settings: u32,
-    /// PING, beyond one for each DATA frame: gRPC measures the round trip while content flows. Default: 100.
+    /// `FERRULE_LIMIT_HTTP2_PINGS`: PING, beyond one for each DATA frame, for gRPC measures the round trip while
+    /// content flows. Default: 100.
     pub pings: u32,
-    /// DATA and CONTINUATION without content, PRIORITY, and frames of unknown types. Default: 1,000.
+    /// `FERRULE_LIMIT_HTTP2_EMPTY`: DATA and CONTINUATION without content, PRIORITY, and frames of unknown types.
+    /// Default: 1,000.
     pub empty: u32,
 }
 
@@ -119,6 +123,16 @@ pub enum Limit {
     RequestLine,
     /// [`Limits::interim_responses`].
     InterimResponses,
+    /// [`Http2Limits::streams`].
+    Http2Streams,
+    /// [`Rates::resets`].
+    Http2Resets,
+    /// [`Rates::settings`].
+    Http2Settings,
+    /// [`Rates::pings`].
+    Http2Pings,
+    /// [`Rates::empty`].
+    Http2Empty,
 }
 
 impl Limit {
@@ -134,6 +148,11 @@ impl Limit {
             Self::Fields => "fields",
             Self::RequestLine => "request-line",
             Self::InterimResponses => "interim-responses",
+            Self::Http2Streams => "http2-streams",
+            Self::Http2Resets => "http2-resets",
+            Self::Http2Settings => "http2-settings",
+            Self::Http2Pings => "http2-pings",
+            Self::Http2Empty => "http2-empty",
         }
     }
 }

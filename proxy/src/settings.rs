@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use crate::{
     http1::head::{MAX_FIELDS, MAX_HEAD},
-    limits::Limits,
+    http2::frame::MAX_31,
+    limits::{Http2Limits, Limits},
 };
 
 /// Everything that can be set.
@@ -151,6 +152,22 @@ fn limits(get: &impl Fn(&'static str) -> Option<String>) -> Result<Limits, Setti
             *limit = set;
         }
     }
+    let Http2Limits { streams, stream_window, connection_window, rates, .. } = &mut limits.http2;
+    let window = "65535 to 2147483647";
+    for (variable, limit, range, expected) in [
+        ("FERRULE_LIMIT_HTTP2_STREAMS", streams, 1..=65_536, "1 to 65536"),
+        ("FERRULE_LIMIT_HTTP2_STREAM_WINDOW", stream_window, 65_535..=MAX_31, window),
+        ("FERRULE_LIMIT_HTTP2_WINDOW", connection_window, 65_535..=MAX_31, window),
+        ("FERRULE_LIMIT_HTTP2_RESETS", &mut rates.resets, 1..=u32::MAX, "a number above 0"),
+        ("FERRULE_LIMIT_HTTP2_SETTINGS", &mut rates.settings, 1..=u32::MAX, "a number above 0"),
+        ("FERRULE_LIMIT_HTTP2_PINGS", &mut rates.pings, 1..=u32::MAX, "a number above 0"),
+        ("FERRULE_LIMIT_HTTP2_EMPTY", &mut rates.empty, 1..=u32::MAX, "a number above 0"),
+    ] {
+        let number = |value: &str| value.parse().ok().filter(|number| range.contains(number));
+        if let Some(set) = parse(get(variable), variable, expected, number)? {
+            *limit = set;
+        }
+    }
     Ok(limits)
 }
 
@@ -200,6 +217,7 @@ fn list<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Rates;
 
     fn with(variable: &str, value: &str) -> Result<Settings, SettingsError> {
         Settings::from_env(|name| (name == variable).then(|| value.to_owned()))
@@ -227,7 +245,9 @@ mod tests {
         let settings = Settings::from_env(|name| {
             let name = name.strip_prefix("FERRULE_LIMIT_")?;
             Some(
-                if ["HEAD_BYTES", "FIELDS", "REQUEST_LINE", "INTERIM_RESPONSES"].contains(&name) {
+                if name.starts_with("HTTP2_") {
+                    "65536"
+                } else if ["HEAD_BYTES", "FIELDS", "REQUEST_LINE", "INTERIM_RESPONSES"].contains(&name) {
                     "7"
                 } else {
                     "7s"
@@ -235,7 +255,7 @@ mod tests {
                 .into(),
             )
         });
-        let (count, time) = (7, Duration::from_secs(7));
+        let (count, many, time) = (7, 65_536, Duration::from_secs(7));
         let all = Limits {
             connect: time,
             head: time,
@@ -247,7 +267,13 @@ mod tests {
             fields: count,
             request_line: count,
             interim_responses: count,
-            http2: Limits::default().http2,
+            http2: Http2Limits {
+                streams: many,
+                stream_window: many,
+                connection_window: many,
+                rates: Rates { resets: many, settings: many, pings: many, empty: many },
+                ..Limits::default().http2
+            },
         };
         assert_eq!(settings.expect("valid").limits, all);
         assert!(with("FERRULE_LIMIT_IDLE", "0s").expect("none").limits.idle > Duration::from_secs(1 << 28));

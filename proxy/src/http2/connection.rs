@@ -20,7 +20,7 @@ use super::{
 use crate::{
     buffer,
     drain::{Drain, Phase},
-    limits::Http2Limits,
+    limits::{Http2Limits, Limit},
 };
 
 /// Bytes of a read.
@@ -35,6 +35,15 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 thread_local! {
     /// Where all connections of a thread read to: what is left over of it is seldom more than a few bytes.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+}
+
+/// What happens on a connection that others have to know of.
+#[derive(Debug)]
+pub enum Event {
+    /// The peer has opened a stream.
+    Opened(Stream),
+    /// The peer wanted more than this limit allows.
+    Exceeded(Limit),
 }
 
 /// Time limits of a connection.
@@ -139,8 +148,8 @@ impl Connection {
         self.wake();
     }
 
-    /// Reads and writes until the connection has ended. `read`: what was already read. `accept` is given each stream
-    /// that the peer opens.
+    /// Reads and writes until the connection has ended. `read`: what was already read. `tell` is given what
+    /// happens.
     ///
     /// # Errors
     /// How the peer broke the rules; it was told.
@@ -150,10 +159,10 @@ impl Connection {
         read: &[u8],
         times: Times,
         drain: &Drain,
-        accept: impl FnMut(Stream),
+        tell: impl FnMut(Event),
     ) -> Result<(), ConnectionError> {
         let mut driver =
-            Driver { connection: self, pending: Vec::new(), accept, written: 0, stuck_since: None };
+            Driver { connection: self, pending: Vec::new(), tell, written: 0, stuck_since: None };
         let outcome = match driver.receive(read) {
             Ok(()) => driver.run(&mut io, times, drain).await,
             Err(error) => Err(error),
@@ -165,7 +174,10 @@ impl Connection {
                 Ok(()) => core.close(),
             }
         }
-        if outcome.is_err() {
+        if let Err(ConnectionError { limit, .. }) = outcome {
+            if let Some(limit) = limit {
+                (driver.tell)(Event::Exceeded(limit));
+            }
             let _ = tokio::time::timeout(LAST_WORDS, driver.last_words(&mut io)).await;
         }
         buffer::give_back(std::mem::take(&mut self.core().out));
@@ -173,11 +185,11 @@ impl Connection {
     }
 }
 
-struct Driver<'a, A> {
+struct Driver<'a, T> {
     connection: &'a Rc<Connection>,
     /// The beginning of a frame.
     pending: Vec<u8>,
-    accept: A,
+    tell: T,
     /// How much of what waits was written.
     written: usize,
     stuck_since: Option<Instant>,
@@ -193,7 +205,7 @@ enum Turn {
     Drain,
 }
 
-impl<A: FnMut(Stream)> Driver<'_, A> {
+impl<T: FnMut(Event)> Driver<'_, T> {
     async fn run(
         &mut self,
         io: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -239,14 +251,14 @@ impl<A: FnMut(Stream)> Driver<'_, A> {
                 Turn::Time => {
                     let core = self.connection.core.borrow();
                     if core.block_since.is_some_and(|since| now >= since + times.head) {
-                        return Err(ConnectionError::new(
-                            Code::ENHANCE_YOUR_CALM,
+                        return Err(ConnectionError::limit(
+                            Limit::HeadTime,
                             "header block did not end in time",
                         ));
                     }
                     if self.stuck_since.is_some_and(|since| now >= since + times.stall) {
-                        return Err(ConnectionError::new(
-                            Code::ENHANCE_YOUR_CALM,
+                        return Err(ConnectionError::limit(
+                            Limit::ClientStall,
                             "nothing is taken of what is sent",
                         ));
                     }
@@ -381,9 +393,13 @@ impl<A: FnMut(Stream)> Driver<'_, A> {
         let mut core = self.connection.core();
         let result = core.receive(bytes, Instant::now());
         let accepted = std::mem::take(&mut core.accepted);
+        let refused = std::mem::take(&mut core.refused);
         drop(core);
+        for _ in 0..refused {
+            (self.tell)(Event::Exceeded(Limit::Http2Streams));
+        }
         for &id in &accepted {
-            (self.accept)(Stream::new(Rc::clone(self.connection), id));
+            (self.tell)(Event::Opened(Stream::new(Rc::clone(self.connection), id)));
         }
         let used = result?;
         self.pending.clear();

@@ -12,7 +12,10 @@ use super::{
     hpack::{Decoder, Encoder},
     streams::{Ended, Entry, Past, Streams},
 };
-use crate::{buffer, limits::Http2Limits};
+use crate::{
+    buffer,
+    limits::{Http2Limits, Limit},
+};
 
 /// Which side of a connection we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,9 @@ const TABLE: usize = 4096;
 const ASSUMED_STREAMS: u32 = 100;
 /// Bytes that wait to be written before nobody may add content.
 const OUT_HIGH: usize = 64 * 1024;
+
+/// Payload of the PING that follows the first GOAWAY.
+const LAST_PING: [u8; 8] = *b"ferrule\0";
 
 mod setting {
     pub const HEADER_TABLE_SIZE: u16 = 1;
@@ -92,10 +98,14 @@ pub struct Core {
     next_own: u32,
     /// Streams that the peer opened and nobody has accepted.
     pub accepted: Vec<u32>,
+    /// Streams that were refused because there were too many.
+    pub refused: u32,
     /// The last stream that our GOAWAY names.
     goaway_sent: Option<u32>,
     goaway_received: bool,
-    /// The answer to our PING has come.
+    /// The graceful end has begun.
+    announced: bool,
+    /// The answer to the PING that follows its GOAWAY has come: no stream is on its way any more.
     pub ponged: bool,
     /// The socket is gone, or about to be.
     pub closed: bool,
@@ -126,8 +136,10 @@ impl Core {
             last_peer: 0,
             next_own: 1,
             accepted: Vec::new(),
+            refused: 0,
             goaway_sent: None,
             goaway_received: false,
+            announced: false,
             ponged: false,
             closed: false,
         };
@@ -244,7 +256,7 @@ impl Core {
             kind::SETTINGS => self.settings(payload, now),
             kind::PUSH_PROMISE => Err(ConnectionError::protocol("PUSH_PROMISE, which nobody may send here")),
             kind::PING if header.has(flag::ACK) => {
-                self.ponged = true;
+                self.ponged |= self.announced && payload == LAST_PING;
                 Ok(())
             }
             kind::PING => {
@@ -281,7 +293,7 @@ impl Core {
         block.bytes.extend_from_slice(payload);
         let last = header.has(flag::END_HEADERS);
         if block.bytes.len() > self.limits.head_bytes || block.continuations > MOST_CONTINUATIONS {
-            return Err(ConnectionError::new(Code::ENHANCE_YOUR_CALM, "header block is too large"));
+            return Err(ConnectionError::limit(Limit::HeadBytes, "header block is too large"));
         }
         if payload.is_empty() && !last {
             self.flood.note(Nuisance::Empty, now)?;
@@ -363,6 +375,7 @@ impl Core {
         self.last_peer = id;
         if self.streams.len() >= self.limits.streams as usize {
             fields.give_back();
+            self.refused += 1;
             self.flood.note(Nuisance::Reset, now)?;
             self.refuse_section(id, Code::REFUSED_STREAM);
             return Ok(());
@@ -866,8 +879,8 @@ impl Core {
     pub fn announce_end(&mut self) {
         if self.goaway_sent.is_none() && self.role == Role::Server {
             frame::write_goaway(&mut self.out, MAX_31, Code::NO_ERROR, "");
-            frame::write_ping(&mut self.out, false, *b"ferrule\0");
-            self.ponged = false;
+            frame::write_ping(&mut self.out, false, LAST_PING);
+            self.announced = true;
         }
     }
 

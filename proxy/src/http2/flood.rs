@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::frame::{Code, ConnectionError};
-use crate::limits::Rates;
+use super::frame::ConnectionError;
+use crate::limits::{Limit, Rates};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,21 +54,22 @@ impl Flood {
             self.carried = 0;
         }
         let Rates { resets, settings, pings, empty } = self.rates;
-        let (most, reason) = match nuisance {
-            Nuisance::Reset => (resets, "too many streams are reset"),
-            Nuisance::Settings => (settings, "too many SETTINGS"),
-            Nuisance::Ping => (pings.saturating_add(self.carried), "too many PINGs"),
-            Nuisance::Empty => (empty, "too many frames without content"),
+        let (most, limit, reason) = match nuisance {
+            Nuisance::Reset => (resets, Limit::Http2Resets, "too many streams are reset"),
+            Nuisance::Settings => (settings, Limit::Http2Settings, "too many SETTINGS"),
+            Nuisance::Ping => (pings.saturating_add(self.carried), Limit::Http2Pings, "too many PINGs"),
+            Nuisance::Empty => (empty, Limit::Http2Empty, "too many frames without content"),
         };
         let count = &mut self.counts[nuisance as usize];
         *count += 1;
-        if *count > most { Err(ConnectionError::new(Code::ENHANCE_YOUR_CALM, reason)) } else { Ok(()) }
+        if *count > most { Err(ConnectionError::limit(limit, reason)) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http2::frame::Code;
 
     #[test]
     fn a_burst_beyond_the_rate_ends_the_connection_and_a_slow_stream_of_them_does_not() {

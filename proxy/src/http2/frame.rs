@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::limits::Limit;
+
 /// Bytes of a frame's header.
 pub const HEADER: usize = 9;
 /// Largest payload that we accept, and send: the least that everyone must accept (§4.2).
@@ -66,13 +68,21 @@ pub struct ConnectionError {
     pub code: Code,
     /// For the log, and the debug data of the GOAWAY.
     pub reason: &'static str,
+    /// The limit that was exceeded.
+    pub limit: Option<Limit>,
 }
 
 impl ConnectionError {
     /// An error with this code.
     #[must_use]
     pub const fn new(code: Code, reason: &'static str) -> Self {
-        Self { code, reason }
+        Self { code, reason, limit: None }
+    }
+
+    /// More than a limit allows.
+    #[must_use]
+    pub const fn limit(limit: Limit, reason: &'static str) -> Self {
+        Self { code: Code::ENHANCE_YOUR_CALM, reason, limit: Some(limit) }
     }
 
     /// §5.4.1 with the commonest code.

@@ -13,7 +13,13 @@ use crate::{
     buffer::Buffer,
     cause::Cause,
     http1::head::MAX_FIELDS,
-    http2::{connection::Connection, core::Role, fields::Fields, frame::Code, stream::Stream},
+    http2::{
+        connection::{Connection, Event},
+        core::Role,
+        fields::Fields,
+        frame::Code,
+        stream::Stream,
+    },
     message::Field,
     route::Request,
     snapshot::{Destination, Protocol, Snapshot},
@@ -37,11 +43,16 @@ pub async fn serve(
 ) {
     let settings = worker.http2_settings();
     let connection = Connection::new(Role::Server, settings.limits);
-    let accept = |stream| {
-        let (destination, worker) = (Arc::clone(destination), Rc::clone(worker));
-        tokio::task::spawn_local(async move { request(&stream, &destination, &worker, direction).await });
+    let tell = |event| match event {
+        Event::Opened(stream) => {
+            let (destination, worker) = (Arc::clone(destination), Rc::clone(worker));
+            tokio::task::spawn_local(async move {
+                request(&stream, &destination, &worker, direction).await;
+            });
+        }
+        Event::Exceeded(limit) => worker.telemetry.limit(direction, limit),
     };
-    let driven = connection.drive(client, read.data(), settings.times, settings.drain, accept).await;
+    let driven = connection.drive(client, read.data(), settings.times, settings.drain, tell).await;
     if let Err(error) = driven {
         tracing::debug!(?direction, %error, "HTTP/2 connection ended");
     }

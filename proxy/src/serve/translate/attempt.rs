@@ -1,11 +1,13 @@
 //! One attempt at one endpoint.
 
-use std::{cell::Cell, io, pin::pin, rc::Rc, sync::Arc, time::Instant};
+use std::{io, pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use ferrule_config::{Timeouts, names::ERROR_HEADER};
+use futures::future::{Either, select};
 
 use super::{
-    Body, Outcome, Plan, Receiver, Responder, Sender, forward,
+    Body, Outcome, Plan, Receiver, Responder, Sender, Transfer, forward,
+    stall::{Progress, stalled},
     upstream::{self, Opened},
 };
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
     buffer,
     cause::Cause,
     http2::{fields::Fields, streams::Ended},
+    limits::Limit,
     retry::Failure,
     worker::{Direction, Worker},
 };
@@ -35,14 +38,6 @@ pub(super) struct Failed {
     pub taken: bool,
 }
 
-/// How far an attempt has come.
-#[derive(Default)]
-struct Progress {
-    /// Status of the response, once some of it was sent to the client.
-    forwarded: Cell<Option<u16>>,
-    taken: Cell<bool>,
-}
-
 enum Stop {
     Failed(Failed),
     Broken,
@@ -56,7 +51,15 @@ impl Attempt<'_> {
         reply: &mut impl Responder,
     ) -> Result<Outcome, Failed> {
         let progress = Progress::default();
-        let attempt = self.exchange(body, reply, &progress);
+        let limits = &self.worker.limits;
+        let attempt = async {
+            let exchange = pin!(self.exchange(body, reply, &progress));
+            let stalled = pin!(stalled(&progress, limits));
+            match select(exchange, stalled).await {
+                Either::Left((result, _)) => result,
+                Either::Right((limit, _)) => Err(self.stalled(limit, &progress)),
+            }
+        };
         let stopped = match self.deadline() {
             None => attempt.await,
             Some(deadline) => match tokio::time::timeout_at(deadline.into(), attempt).await {
@@ -197,9 +200,13 @@ impl Attempt<'_> {
             Body::Streaming(client) => {
                 progress.taken.set(true);
                 let mut space = buffer::take();
-                let result = forward(*client, to, &mut space).await;
+                let waits = (Some(&progress.reads_client), None);
+                let result = forward(*client, to, &mut space, progress, waits).await;
                 buffer::give_back(space);
-                result.map_err(|(receiver, _)| if receiver { Side::Client } else { Side::Endpoint })
+                result.map_err(|side| match side {
+                    Transfer::From => Side::Client,
+                    Transfer::To => Side::Endpoint,
+                })
             }
         }
     }
@@ -247,12 +254,24 @@ impl Attempt<'_> {
             return Ok(status);
         }
         let mut space = buffer::take();
-        let result = {
-            let mut forwarding = pin!(forward(from, reply, &mut space));
-            forwarding.as_mut().await
-        };
+        let waits = (None, Some(&progress.writes_client));
+        let result = forward(from, reply, &mut space, progress, waits).await;
         buffer::give_back(space);
         result.map(|()| status).map_err(|_| Stop::Broken)
+    }
+
+    fn stalled(&self, limit: Limit, progress: &Progress) -> Stop {
+        self.worker.telemetry.limit(self.plan.direction, limit);
+        if progress.forwarded.get().is_some() {
+            return Stop::Broken;
+        }
+        if limit == Limit::ClientStall {
+            let detail = "nothing more of the request arrived in time".to_owned();
+            return self.failed(Failure::Final, Cause::BodyTimeout, detail);
+        }
+        let detail =
+            format!("{} of {} sent nothing in time", self.endpoint.address, self.plan.cluster.service);
+        self.failed(Failure::Final, Cause::Timeout, detail)
     }
 
     fn trusts(&self) -> bool {

@@ -14,9 +14,10 @@
 mod attempt;
 pub mod fields;
 pub mod http1;
+mod stall;
 mod upstream;
 
-use std::{net::SocketAddr, rc::Rc, time::Instant};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Instant};
 
 use ferrule_config::{HeaderChange, Timeouts};
 
@@ -33,6 +34,7 @@ use crate::{
     worker::{Direction, Worker},
 };
 use attempt::{Attempt, Failed};
+use stall::Progress;
 
 /// A request body is kept for another attempt up to this size, in bytes (Linkerd's limit).
 const MOST_REPLAYED: usize = 64 * 1024;
@@ -197,24 +199,48 @@ pub fn is_whole(stream: &Stream) -> bool {
     stream.is_received() && stream.at_hand() <= MOST_REPLAYED
 }
 
-/// Forwards content and trailers until the message has ended. The `bool`: whether it was the receiver that failed.
+/// Which side of a transfer failed.
+enum Transfer {
+    From,
+    To,
+}
+
+/// Forwards content and trailers until the message has ended. `waits`: is set while `from` is waited for, and while `to`
+/// is.
 async fn forward(
     from: &mut impl Receiver,
     to: &mut impl Sender,
     space: &mut Vec<u8>,
-) -> Result<(), (bool, Ended)> {
+    progress: &Progress,
+    (from_waits, to_waits): (Option<&Cell<bool>>, Option<&Cell<bool>>),
+) -> Result<(), Transfer> {
+    let note = |cell: Option<&Cell<bool>>, waits| {
+        if let Some(cell) = cell {
+            cell.set(waits);
+        }
+    };
     loop {
         space.clear();
-        match from.piece(space).await.map_err(|ended| (true, ended))? {
-            Piece::Content => to.content(space, false).await,
-            Piece::End => return to.content(&[], true).await.map_err(|ended| (false, ended)),
+        note(from_waits, true);
+        let piece = from.piece(space).await.map_err(|_| Transfer::From)?;
+        note(from_waits, false);
+        note(to_waits, true);
+        progress.moved.set(true);
+        let (sent, last) = match piece {
+            Piece::Content => (to.content(space, false).await, false),
+            Piece::End => (to.content(&[], true).await, true),
             Piece::Trailers(trailers) => {
                 let sent = to.trailers(&trailers).await;
                 trailers.give_back();
-                return sent.map_err(|ended| (false, ended));
+                (sent, true)
             }
+        };
+        sent.map_err(|_| Transfer::To)?;
+        note(to_waits, false);
+        progress.moved.set(true);
+        if last {
+            return Ok(());
         }
-        .map_err(|ended| (false, ended))?;
     }
 }
 
