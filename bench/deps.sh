@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the peers that the benchmark compares with, once. They are unpacked into the cache, not installed: no
-# service starts, nothing on the machine changes, and root is not needed. What is installed already is used as it is.
+# service starts, nothing on the machine changes, and root is not needed. Libraries that the machine has are its own.
 #
 # Prints the cache's path.
 set -euo pipefail

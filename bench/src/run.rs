@@ -20,7 +20,7 @@ use crate::{
     load::{self, Ask, Outcome, closed, stream},
     machine,
     measure::{self, Figure, Load, Measure},
-    peers::{Binaries, Carry, Contender, Hop, Way, free_address},
+    peers::{Binaries, Carry, Contender, Hop, Way, free_addresses},
     process::{LOAD_CPU, PROXY_CPU, Program, Running},
     report::{Failure, Results, Sample},
 };
@@ -323,14 +323,16 @@ impl Road {
         binaries: &Binaries,
         directory: &Path,
     ) -> anyhow::Result<()> {
-        let ways = if inbound {
-            let each = self.targets.iter();
-            each.map(|target| Ok(Way { listen: free_address()?, endpoints: vec![*target] }))
-                .collect::<anyhow::Result<Vec<_>>>()?
+        let endpoints: Vec<_> = if inbound {
+            self.targets.iter().map(|target| vec![*target]).collect()
         } else {
-            vec![Way { listen: free_address()?, endpoints: self.targets.clone() }]
+            vec![self.targets.clone()]
         };
-        let hop = Hop { carry, inbound, ways };
+        let mut addresses = free_addresses(endpoints.len() + 1)?;
+        let admin = addresses.pop().context("one more than there are endpoints")?;
+        let ways = addresses.into_iter().zip(endpoints);
+        let ways = ways.map(|(listen, endpoints)| Way { listen, endpoints }).collect();
+        let hop = Hop { carry, inbound, ways, admin };
         let program = binaries.prepare(contender, &hop, directory)?;
         self.proxies.push(Running::start(&program, PROXY_CPU, &directory.join("log"))?);
         self.targets = hop.ways.iter().map(|way| way.listen).collect();

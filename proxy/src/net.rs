@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -104,6 +105,12 @@ pub async fn client_gone(client: &TcpStream) {
 pub fn is_quiet(stream: &TcpStream) -> bool {
     let mut byte = [std::mem::MaybeUninit::uninit()];
     matches!(SockRef::from(stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// The same as far as the runtime has heard, without asking the system.
+#[must_use]
+pub fn seems_quiet(stream: &TcpStream) -> bool {
+    stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending() || is_quiet(stream)
 }
 
 /// Makes the connection end in a reset when it is dropped, so that the client sees a failure and no short answer.

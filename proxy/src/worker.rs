@@ -89,7 +89,7 @@ impl Worker {
         self.inbound_http2.sweep(now);
     }
 
-    /// An idle connection to the endpoint, or a new one; and whether it is new.
+    /// An idle connection to the endpoint, or a new one; and whether it is new. `repeatable`: see [`Pool::take`].
     ///
     /// # Errors
     /// Those of connecting.
@@ -97,8 +97,9 @@ impl Worker {
         &self,
         direction: Direction,
         endpoint: SocketAddr,
+        repeatable: bool,
     ) -> std::io::Result<(tokio::net::TcpStream, bool)> {
-        if let Some(stream) = self.pool(direction).take(endpoint) {
+        if let Some(stream) = self.pool(direction).take(endpoint, repeatable) {
             return Ok((stream, false));
         }
         Ok((crate::net::connect(endpoint, self.limits.connect).await?, true))

@@ -80,6 +80,8 @@ pub struct Hop {
     pub inbound: bool,
     /// Its listeners.
     pub ways: Vec<Way>,
+    /// Where it may tell of itself.
+    pub admin: SocketAddr,
 }
 
 /// Where the proxies' binaries are.
@@ -111,7 +113,7 @@ impl Binaries {
                 for (name, object) in ferrule::objects(hop)? {
                     write(&format!("objects/{name}.json"), &object.to_string())?;
                 }
-                program.environment = ferrule::environment(hop, &objects, free_address()?);
+                program.environment = ferrule::environment(hop, &objects, hop.admin);
             }
             Contender::Haproxy => {
                 let file = write("haproxy.cfg", &haproxy::config(hop))?;
@@ -179,12 +181,15 @@ impl Binaries {
     }
 }
 
-/// An address on which nobody listens now.
+/// So many different addresses on which nobody listens now.
 ///
 /// # Errors
 /// Those of the system.
-pub fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+pub fn free_addresses(count: usize) -> std::io::Result<Vec<SocketAddr>> {
+    // All are held until the last one is known, or one could be given twice.
+    let listeners: Vec<_> =
+        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
+    listeners.iter().map(TcpListener::local_addr).collect()
 }
 
 /// The first run of digits and dots with two dots in it, and what Debian has put behind it.

@@ -32,7 +32,11 @@ pub(super) fn watch(
 ) -> anyhow::Result<()> {
     let directory: PathBuf = directory.to_owned();
     let (events, mut happened) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |_| {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own reading is an event too.
+        if event.is_ok_and(|event| event.kind.is_access()) {
+            return;
+        }
         // One event that waits is enough: the files are read as a whole.
         let _ = events.try_send(());
     })?;

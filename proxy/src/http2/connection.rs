@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     core::{Core, Role},
     frame::{Code, ConnectionError},
+    hpack,
     stream::Stream,
 };
 use crate::{
@@ -114,7 +115,7 @@ impl Connection {
         self: &Rc<Self>,
         bodiless: bool,
         end: bool,
-        head: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
+        head: impl FnOnce(&mut dyn FnMut(hpack::Field<'_>)),
     ) -> Option<Stream> {
         let mut core = self.core();
         let id = core.open(bodiless)?;

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 
 use thiserror::Error;
 
+use super::hpack;
 use crate::{
     http1::body::{is_token, may_trail},
     message::Field,
@@ -31,8 +32,8 @@ pub struct Malformed(pub &'static str);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields {
     bytes: Vec<u8>,
-    /// Where each name and value ends.
-    ends: Vec<(u32, u32)>,
+    /// Where each name and value ends, and whether the field is never to be indexed.
+    ends: Vec<(u32, u32, bool)>,
     /// How many of them are pseudo-header fields.
     pseudo: usize,
 }
@@ -67,12 +68,17 @@ impl Fields {
         self.pseudo = 0;
     }
 
-    /// Appends a field.
+    /// Appends a field that may be indexed.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.push_field(hpack::Field::new(name, value));
+    }
+
+    /// Appends a field.
+    pub fn push_field(&mut self, hpack::Field { name, value, never_indexed }: hpack::Field<'_>) {
         self.bytes.extend_from_slice(name);
         let name_end = self.end();
         self.bytes.extend_from_slice(value);
-        self.ends.push((name_end, self.end()));
+        self.ends.push((name_end, self.end(), never_indexed));
     }
 
     /// Appends a field whose name may have capital letters.
@@ -113,7 +119,7 @@ impl Fields {
     /// The field at this place.
     fn at(&self, index: usize) -> (&[u8], &[u8]) {
         let start = if index == 0 { 0 } else { self.ends[index - 1].1 as usize };
-        let (name_end, end) = self.ends[index];
+        let (name_end, end, _) = self.ends[index];
         (&self.bytes[start..name_end as usize], &self.bytes[name_end as usize..end as usize])
     }
 
@@ -125,6 +131,14 @@ impl Fields {
     /// Those that are no pseudo-header fields.
     pub fn regular(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         (self.pseudo..self.len()).map(|index| self.at(index))
+    }
+
+    /// Those that are no pseudo-header fields, with what their sender said of indexing.
+    pub fn regular_fields(&self) -> impl Iterator<Item = hpack::Field<'_>> {
+        (self.pseudo..self.len()).map(|index| {
+            let (name, value) = self.at(index);
+            hpack::Field { name, value, never_indexed: self.ends[index].2 }
+        })
     }
 
     /// Value of a pseudo-header field.

@@ -10,6 +10,7 @@ use super::{
     connection::Connection,
     fields::Fields,
     frame::Code,
+    hpack,
     streams::{Ended, Entry},
 };
 
@@ -148,7 +149,7 @@ impl Stream {
     }
 
     /// Sends a head or trailers; `each` is given a function that adds a field (names in lower case).
-    pub fn send_section(&self, end: bool, each: impl FnOnce(&mut dyn FnMut(&[u8], &[u8]))) {
+    pub fn send_section(&self, end: bool, each: impl FnOnce(&mut dyn FnMut(hpack::Field<'_>))) {
         self.connection.core().send_section(self.id, end, each);
         self.connection.wake();
     }

@@ -18,6 +18,7 @@ use crate::{
         core::Role,
         fields::Fields,
         frame::Code,
+        hpack,
         stream::Stream,
     },
     message::Field,
@@ -123,21 +124,21 @@ async fn answer(stream: &Stream, head: &Fields, cause: Cause, detail: &str) {
     let text: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
     if grpc {
         stream.send_section(true, |each| {
-            each(b":status", b"200");
-            each(b"content-type", b"application/grpc");
-            each(b"grpc-status", grpc_status(cause).to_string().as_bytes());
-            each(b"grpc-message", percent_encoded(&format!("ferrule: {text}")).as_bytes());
-            each(ERROR_HEADER.as_bytes(), cause.name().as_bytes());
+            each(hpack::Field::new(b":status", b"200"));
+            each(hpack::Field::new(b"content-type", b"application/grpc"));
+            each(hpack::Field::new(b"grpc-status", grpc_status(cause).to_string().as_bytes()));
+            each(hpack::Field::new(b"grpc-message", percent_encoded(&format!("ferrule: {text}")).as_bytes()));
+            each(hpack::Field::new(ERROR_HEADER.as_bytes(), cause.name().as_bytes()));
         });
         return;
     }
     let body = format!("ferrule: {text}\n");
     let to_head = head.method() == "HEAD";
     stream.send_section(to_head, |each| {
-        each(b":status", cause.status().0.to_string().as_bytes());
-        each(ERROR_HEADER.as_bytes(), cause.name().as_bytes());
-        each(b"content-type", b"text/plain; charset=utf-8");
-        each(b"content-length", body.len().to_string().as_bytes());
+        each(hpack::Field::new(b":status", cause.status().0.to_string().as_bytes()));
+        each(hpack::Field::new(ERROR_HEADER.as_bytes(), cause.name().as_bytes()));
+        each(hpack::Field::new(b"content-type", b"text/plain; charset=utf-8"));
+        each(hpack::Field::new(b"content-length", body.len().to_string().as_bytes()));
     });
     if !to_head {
         // A client that does not take the answer has ended the stream.

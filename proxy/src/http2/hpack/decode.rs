@@ -17,6 +17,14 @@ pub struct Field<'a> {
     pub never_indexed: bool,
 }
 
+impl<'a> Field<'a> {
+    /// A field that may be indexed.
+    #[must_use]
+    pub const fn new(name: &'a [u8], value: &'a [u8]) -> Self {
+        Self { name, value, never_indexed: false }
+    }
+}
+
 /// Decoder for one direction of one connection.
 #[derive(Debug)]
 pub struct Decoder {

@@ -5,51 +5,50 @@
 
 use ferrule_config::{HeaderChange, names::ERROR_HEADER};
 
-use crate::http2::fields::Fields;
+use crate::http2::{fields::Fields, hpack::Field};
 
-/// Takes a field: name in lower case, and value.
-pub type Each<'a> = &'a mut dyn FnMut(&[u8], &[u8]);
+/// Takes a field; its name is in lower case.
+pub type Each<'a> = &'a mut dyn FnMut(Field<'_>);
 
 /// Hands out a request's head for HTTP/2.
 pub fn request(head: &Fields, changes: &HeaderChange, each: Each<'_>) {
-    each(b":method", head.method().as_bytes());
+    each(Field::new(b":method", head.method().as_bytes()));
     if head.method() != "CONNECT" {
-        each(b":scheme", head.scheme().as_bytes());
+        each(Field::new(b":scheme", head.scheme().as_bytes()));
     }
-    each(b":authority", head.authority().as_bytes());
+    each(Field::new(b":authority", head.authority().as_bytes()));
     if head.method() != "CONNECT" {
-        each(b":path", head.path().as_bytes());
+        each(Field::new(b":path", head.path().as_bytes()));
     }
-    changed(head.regular().filter(|(name, _)| *name != b"host"), changes, each);
+    changed(head.regular_fields().filter(|field| field.name != b"host"), changes, each);
 }
 
 /// Hands out a response's head for HTTP/2. Unless `trusted`, a `ferrule-error` is a forgery and dropped.
 pub fn response(head: &Fields, changes: &HeaderChange, trusted: bool, each: Each<'_>) {
     if let Some((name, value)) = head.iter().next() {
-        each(name, value);
+        each(Field::new(name, value));
     }
     let genuine = |name: &[u8]| trusted || name != ERROR_HEADER.as_bytes();
-    changed(head.regular().filter(|(name, _)| genuine(name)), changes, each);
+    changed(head.regular_fields().filter(|field| genuine(field.name)), changes, each);
 }
 
 /// Hands out trailers.
 pub fn trailers(trailers: &Fields, each: Each<'_>) {
-    for (name, value) in trailers.regular() {
-        each(name, value);
-    }
+    trailers.regular_fields().for_each(each);
 }
 
 /// Applies the changes of a rule: remove, set, add.
-fn changed<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, changes: &HeaderChange, each: Each<'_>) {
+fn changed<'a>(fields: impl Iterator<Item = Field<'a>>, changes: &HeaderChange, each: Each<'_>) {
     let HeaderChange { set, add, remove } = changes;
     let is = |name: &[u8], other: &String| name.eq_ignore_ascii_case(other.as_bytes());
-    for (name, value) in fields {
+    for field in fields {
+        let name = field.name;
         if !remove.iter().any(|each| is(name, each)) && !set.iter().any(|(each, _)| is(name, each)) {
-            each(name, value);
+            each(field);
         }
     }
     for (name, value) in set.iter().chain(add) {
-        each(name.to_ascii_lowercase().as_bytes(), value.as_bytes());
+        each(Field::new(name.to_ascii_lowercase().as_bytes(), value.as_bytes()));
     }
 }
 
@@ -59,7 +58,7 @@ mod tests {
 
     fn collected(hand_out: impl FnOnce(Each<'_>)) -> String {
         let mut text = String::new();
-        hand_out(&mut |name, value| {
+        hand_out(&mut |Field { name, value, .. }| {
             text += &format!("{}: {}\n", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         });
         text

@@ -9,6 +9,7 @@ use crate::{
         stream::{Piece, Stream},
         streams::Ended,
     },
+    message::is_idempotent,
     worker::Worker,
 };
 
@@ -35,7 +36,8 @@ pub(super) async fn open(
     worker: &Rc<Worker>,
 ) -> io::Result<Opened> {
     if !plan.http2 {
-        let (stream, is_new) = worker.connection(plan.direction, endpoint).await?;
+        let repeatable = end && is_idempotent(plan.head.method());
+        let (stream, is_new) = worker.connection(plan.direction, endpoint, repeatable).await?;
         return Ok(Opened::Http1(Box::new(http1::Upstream::new(stream, plan, end).await?), !is_new));
     }
     loop {

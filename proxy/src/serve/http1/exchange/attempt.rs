@@ -80,7 +80,8 @@ impl<'a> Attempt<'a> {
         timer: &mut Timer<'_>,
         request: &mut Outgoing,
     ) -> Result<End, (Failed, bool)> {
-        let connected = self.worker.connection(self.plan.direction, self.endpoint.address).await;
+        let repeatable = self.plan.idempotent && request.buffered.is_some();
+        let connected = self.worker.connection(self.plan.direction, self.endpoint.address, repeatable).await;
         let (mut upstream, is_new) = match connected {
             Ok(connection) => connection,
             Err(error) => return Err((self.connect_failed(&error), false)),

@@ -13,7 +13,7 @@ use crate::{
         head::{self, Form, Version, field_space},
         rewrite::Persistence,
     },
-    http2::{fields::Fields, stream::Piece, streams::Ended},
+    http2::{fields::Fields, hpack::Field, stream::Piece, streams::Ended},
     message::{is_hop_by_hop, list},
     serve::translate::{self, Outcome, Plan, Receiver, Responder, Sender, fields},
     worker::Worker,
@@ -136,7 +136,7 @@ impl<'a> Responder for Reply<'a> {
             .unwrap_or("");
         let mut out = format!("HTTP/1.1 {status} {phrase}\r\n").into_bytes();
         let mut length = None;
-        fields::response(head, changes, trusted, &mut |name, value| {
+        fields::response(head, changes, trusted, &mut |Field { name, value, .. }| {
             if name == b"content-length" {
                 length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
             }

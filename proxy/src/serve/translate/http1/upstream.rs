@@ -11,7 +11,7 @@ use crate::{
         body::Framing,
         head::{self, field_space},
     },
-    http2::{fields::Fields, stream::Piece, streams::Ended},
+    http2::{fields::Fields, hpack::Field, stream::Piece, streams::Ended},
     message::{is_hop_by_hop, list},
     serve::translate::{Plan, Receiver, Sender, fields, upstream::Respond},
 };
@@ -73,7 +73,7 @@ fn write_head(out: &mut Vec<u8>, plan: &Plan<'_>, end: bool) -> Coding {
     }
     let mut length = None;
     let mut cookies = Vec::new();
-    fields::request(head, plan.request_headers, &mut |name, value| match name {
+    fields::request(head, plan.request_headers, &mut |Field { name, value, .. }| match name {
         b":authority" => field(out, b"host", value),
         _ if name.starts_with(b":") => {}
         // It speaks of the connection in HTTP/1 (RFC 9110 §10.1.4).
