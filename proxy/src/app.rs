@@ -22,7 +22,7 @@ use crate::{
     net, outbound,
     pool::Pool,
     settings::{ServicePort, Settings},
-    telemetry::Telemetry,
+    telemetry::{Recorder, Telemetry},
     worker::{Direction, Worker},
 };
 
@@ -157,6 +157,7 @@ fn work(listeners: Vec<(std::net::TcpListener, Role)>, context: Context) {
             outbound_http2: Upstreams::default(),
             inbound_http2: Upstreams::default(),
             limits,
+            recorder: Recorder::new(Arc::clone(&telemetry)),
             telemetry,
             drain,
         }),

@@ -21,6 +21,8 @@ const METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH "];
 /// A request line with an unknown method is followed this far to see whether it ends in an HTTP version.
 const LONGEST_LINE: usize = 8 * 1024;
+/// No method is longer.
+const LONGEST_METHOD: usize = 32;
 
 /// Whether a server's first bytes are the header of the SETTINGS frame with which HTTP/2 begins (RFC 9113 §3.4). Such
 /// a server speaks before its client, and its client speaks without waiting for it.
@@ -72,9 +74,12 @@ fn by_request_line(bytes: &[u8]) -> Verdict {
     {
         return Verdict::Opaque;
     }
+    // However the bytes arrive, the verdict is the same.
+    if method.len() > LONGEST_METHOD || line.len() > LONGEST_LINE {
+        return Verdict::Opaque;
+    }
     if line.len() == bytes.len() {
-        let known_opaque = method.len() == line.len() && line.len() > 32;
-        return if known_opaque || line.len() > LONGEST_LINE { Verdict::Opaque } else { Verdict::Undecided };
+        return Verdict::Undecided;
     }
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") {

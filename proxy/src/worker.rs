@@ -7,7 +7,7 @@ use crate::{
     http2::{self, connection::Times, upstreams::Upstreams},
     limits::{Http2Limits, Limits},
     pool::Pool,
-    telemetry::Telemetry,
+    telemetry::{Recorder, Telemetry},
 };
 
 /// Which way a connection crosses the sidecar.
@@ -45,6 +45,8 @@ pub struct Worker {
     pub limits: Limits,
     /// Counters, shared with the other threads.
     pub telemetry: Arc<Telemetry>,
+    /// Counts this thread's requests.
+    pub recorder: Recorder,
     /// Whether the process is ending.
     pub drain: Drain,
 }

@@ -52,7 +52,8 @@ pub enum Event {
 pub struct Times {
     /// Without a stream.
     pub idle: Duration,
-    /// From the first frame of a header block to its last; and for the preface.
+    /// From the first frame of a header block to its last, from the first byte of a frame to its last (DATA has none
+    /// of this), and for the preface with its SETTINGS.
     pub head: Duration,
     /// Without the peer taking a byte of what is to be written.
     pub stall: Duration,
@@ -98,10 +99,10 @@ impl Connection {
         let mut core = self.core();
         let unfinished = core.streams.find(id).map(|entry| (entry.received_end, entry.sent_end));
         match unfinished {
-            Some((_, false)) => core.reset(id, Code::CANCEL),
             // The response was sent before the request had come to its end (RFC 9113 §8.1).
-            Some((false, true)) => core.reset(id, Code::NO_ERROR),
-            _ => {}
+            Some((false, true)) if core.role() == Role::Server => core.reset(id, Code::NO_ERROR),
+            Some((true, true)) | None => {}
+            Some(_) => core.reset(id, Code::CANCEL),
         }
         core.forget(id);
         drop(core);
@@ -143,6 +144,17 @@ impl Connection {
         self.core.borrow().streams.len()
     }
 
+    /// Streams that the peer allows, once it has told.
+    #[must_use]
+    pub fn allowed_streams(&self) -> Option<u32> {
+        self.core.borrow().allowed_streams()
+    }
+
+    /// Has as many streams opened at most until the peer tells its limit.
+    pub fn assume_streams(&self, streams: u32) {
+        self.core().assume_streams(streams);
+    }
+
     /// Ends the connection when its streams have ended.
     pub fn finish(&self) {
         self.core().refuse_more();
@@ -162,8 +174,14 @@ impl Connection {
         drain: &Drain,
         tell: impl FnMut(Event),
     ) -> Result<(), ConnectionError> {
-        let mut driver =
-            Driver { connection: self, pending: Vec::new(), tell, written: 0, stuck_since: None };
+        let mut driver = Driver {
+            connection: self,
+            pending: Vec::new(),
+            tell,
+            written: 0,
+            stuck_since: None,
+            begun: None,
+        };
         let outcome = match driver.receive(read) {
             Ok(()) => driver.run(&mut io, times, drain).await,
             Err(error) => Err(error),
@@ -194,6 +212,8 @@ struct Driver<'a, T> {
     /// How much of what waits was written.
     written: usize,
     stuck_since: Option<Instant>,
+    /// Since when the greeting or a frame is incomplete.
+    begun: Option<Instant>,
 }
 
 /// What a turn of the driver found.
@@ -232,6 +252,12 @@ impl<T: FnMut(Event)> Driver<'_, T> {
                     if !done && next_phase.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(Ok(Turn::Drain));
                     }
+                    // What has begun just now may have to end earlier.
+                    if let Some(earlier) = self.limit_at(times, announced)
+                        && earlier < wake_at
+                    {
+                        timer.as_mut().reset(earlier.into());
+                    }
                     timer.as_mut().poll(cx).map(|()| Ok(Turn::Time))
                 })
                 .await?
@@ -250,12 +276,11 @@ impl<T: FnMut(Event)> Driver<'_, T> {
                     }
                 }
                 Turn::Time => {
-                    let core = self.connection.core.borrow();
-                    if core.block_since.is_some_and(|since| now >= since + times.head) {
-                        return Err(ConnectionError::limit(
-                            Limit::HeadTime,
-                            "header block did not end in time",
-                        ));
+                    let mut core = self.connection.core();
+                    let begun = [core.block_since, self.begun];
+                    if begun.into_iter().flatten().any(|since| now >= since + times.head) {
+                        let reason = "greeting, frame or header block did not end in time";
+                        return Err(ConnectionError::limit(Limit::HeadTime, reason));
                     }
                     if self.stuck_since.is_some_and(|since| now >= since + times.stall) {
                         return Err(ConnectionError::limit(
@@ -263,7 +288,7 @@ impl<T: FnMut(Event)> Driver<'_, T> {
                             "nothing is taken of what is sent",
                         ));
                     }
-                    if !core.streams.is_empty() {
+                    if std::mem::take(&mut core.active) || !core.streams.is_empty() {
                         idle_since = now;
                     }
                     drop(core);
@@ -280,17 +305,19 @@ impl<T: FnMut(Event)> Driver<'_, T> {
 
     /// When a time limit may have passed. Coarse: streams come and go without this being computed anew.
     fn next_look(&self, times: Times, idle_since: Instant, announced: Option<Instant>) -> Instant {
-        let core = self.connection.core.borrow();
-        let mut next = idle_since + times.idle;
-        if !core.streams.is_empty() {
-            next = Instant::now() + times.idle;
-        }
-        let others = [
-            core.block_since.map(|since| since + times.head),
+        let idle = idle_since + times.idle;
+        self.limit_at(times, announced).map_or(idle, |limit| limit.min(idle))
+    }
+
+    /// When what is under way has to have come to its end.
+    fn limit_at(&self, times: Times, announced: Option<Instant>) -> Option<Instant> {
+        let limits = [
+            self.connection.core.borrow().block_since.map(|since| since + times.head),
+            self.begun.map(|since| since + times.head),
             self.stuck_since.map(|since| since + times.stall),
             announced.map(|since| since + LAST_WORDS),
         ];
-        others.into_iter().flatten().fold(next, Instant::min)
+        limits.into_iter().flatten().min()
     }
 
     fn poll(
@@ -391,13 +418,15 @@ impl<T: FnMut(Event)> Driver<'_, T> {
     }
 
     fn receive(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        let now = Instant::now();
         let mut core = self.connection.core();
-        let result = core.receive(bytes, Instant::now());
+        let result = core.receive(bytes, now);
         let accepted = std::mem::take(&mut core.accepted);
-        let refused = std::mem::take(&mut core.refused);
+        let exceeded = std::mem::take(&mut core.exceeded);
+        let greeting = core.awaits_greeting();
         drop(core);
-        for _ in 0..refused {
-            (self.tell)(Event::Exceeded(Limit::Http2Streams));
+        for limit in exceeded {
+            (self.tell)(Event::Exceeded(limit));
         }
         for &id in &accepted {
             (self.tell)(Event::Opened(Stream::new(Rc::clone(self.connection), id)));
@@ -405,6 +434,11 @@ impl<T: FnMut(Event)> Driver<'_, T> {
         let used = result?;
         self.pending.clear();
         self.pending.extend_from_slice(&bytes[used..]);
+        self.begun = match self.begun {
+            _ if self.pending.is_empty() && !greeting => None,
+            Some(since) if used == 0 => Some(since),
+            _ => Some(now),
+        };
         if self.pending.is_empty() && self.pending.capacity() > READ / 16 {
             self.pending = Vec::new();
         }

@@ -31,6 +31,11 @@ struct Slot {
     connections: RefCell<Vec<Held>>,
     /// Held while a connection is made, so that requests that come meanwhile use that one.
     connecting: Mutex<()>,
+    /// How often connecting failed, and how it did last: those who waited for it share its failure.
+    failures: Cell<u64>,
+    failure: RefCell<Option<(io::ErrorKind, String)>>,
+    /// Streams that the endpoint was last seen to allow.
+    allowed: Cell<Option<u32>>,
 }
 
 #[derive(Debug)]
@@ -66,16 +71,27 @@ impl Upstreams {
         if let Some(connection) = slot.ready() {
             return Ok((connection, false));
         }
+        let failures = slot.failures.get();
         let _alone = slot.connecting.lock().await;
         if let Some(connection) = slot.ready() {
             return Ok((connection, false));
+        }
+        if slot.failures.get() != failures
+            && let Some((kind, message)) = &*slot.failure.borrow()
+        {
+            return Err(io::Error::new(*kind, message.clone()));
         }
         if slot.connections.borrow().len() >= MOST {
             let message = format!("all {MOST} connections to {endpoint} are full");
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, message));
         }
-        let stream = net::connect(endpoint, settings.connect).await?;
+        let stream =
+            net::connect(endpoint, settings.connect).await.inspect_err(|error| slot.failed(error))?;
         let connection = Connection::new(Role::Client, settings.limits);
+        if let Some(allowed) = slot.allowed.get() {
+            // At least one, or the limit of a moment would last for ever.
+            connection.assume_streams(allowed.max(1));
+        }
         let (driven, times, drain) = (Rc::clone(&connection), settings.times, settings.drain.clone());
         tokio::task::spawn_local(async move {
             if let Err(error) = driven.drive(stream, &[], times, &drain, drop).await {
@@ -104,10 +120,18 @@ impl Upstreams {
 }
 
 impl Slot {
+    fn failed(&self, error: &io::Error) {
+        self.failures.set(self.failures.get() + 1);
+        self.failure.replace(Some((error.kind(), error.to_string())));
+    }
+
     fn ready(&self) -> Option<Rc<Connection>> {
         let mut connections = self.connections.borrow_mut();
         if let Some(held) = connections.iter().find(|held| held.connection.can_open()) {
             return Some(Rc::clone(&held.connection));
+        }
+        if let Some(allowed) = connections.iter().rev().find_map(|held| held.connection.allowed_streams()) {
+            self.allowed.set(Some(allowed));
         }
         connections.retain(|held| held.connection.is_usable());
         None

@@ -94,7 +94,7 @@ async fn request(stream: &Stream, destination: &Destination, worker: &Rc<Worker>
         Outcome::Broken(_) => stream.reset(Code::CANCEL),
     }
     head.give_back();
-    worker.telemetry.request(&telemetry::Outcome {
+    worker.recorder.request(&telemetry::Outcome {
         direction,
         service: &snapshot.cluster.service,
         route: decision.route(),

@@ -1,6 +1,8 @@
 //! What happened, as Prometheus metrics. Label sets are bounded: Services that this pod uses, rules of their
 //! Routes, status codes, and names of causes.
 
+mod recorder;
+
 use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
@@ -14,6 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub use self::recorder::Recorder;
 use crate::{limits::Limit, worker::Direction};
 
 /// One request that came to its end.
@@ -175,16 +178,16 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Counts a request.
-    pub fn request(&self, outcome: &Outcome<'_>) {
-        let Outcome { direction, service, route, status, cause, took } = *outcome;
+    /// What counts requests of this outcome, and their durations.
+    fn of_requests(&self, outcome: &Outcome<'_>) -> (Counter, Histogram) {
+        let Outcome { direction, service, route, status, cause, took: _ } = *outcome;
         let service: Arc<str> = service.into();
         let direction = direction.name();
         let error = cause.unwrap_or("");
         let labels =
             RequestLabels { direction, service: Arc::clone(&service), route: route.into(), status, error };
-        self.requests.get_or_create(&labels).inc();
-        self.durations.get_or_create(&ServiceLabels { direction, service }).observe(took.as_secs_f64());
+        let requests = self.requests.get_or_create(&labels).clone();
+        (requests, self.durations.get_or_create(&ServiceLabels { direction, service }).clone())
     }
 
     /// Counts an attempt after the first.

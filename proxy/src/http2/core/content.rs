@@ -60,7 +60,6 @@ impl Core {
             Some(entry) if !entry.opened => Some(Code::PROTOCOL_ERROR),
             Some(entry) => {
                 entry.receive_window -= length;
-                entry.taken += (used + padding) as u32;
                 let expected = entry.expected.map(|left| left.checked_sub(content as u64));
                 if entry.receive_window < 0 {
                     Some(Code::FLOW_CONTROL_ERROR)
@@ -76,8 +75,10 @@ impl Core {
                 }
             }
         };
-        if let Some(code) = fault {
-            self.stream_fault(id, code, now)?;
+        match fault {
+            Some(code) => self.stream_fault(id, code, now)?,
+            None if !end => self.credit(id, (used + padding) as u32),
+            None => {}
         }
         self.incoming = Some(Incoming { stream: id, content, padding, end });
         Ok(Some(used))
@@ -117,6 +118,11 @@ impl Core {
     /// Notes content that was taken from a stream and asks for more when half of a window was used.
     pub fn taken(&mut self, id: u32, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.credit(id, count);
+        self.release(count);
+    }
+
+    fn credit(&mut self, id: u32, count: u32) {
         let half = self.limits.stream_window / 2;
         if let Some(entry) = self.streams.find(id)
             && !entry.received_end
@@ -129,7 +135,6 @@ impl Core {
                 frame::write_window_update(&mut self.out, id, increment);
             }
         }
-        self.release(count);
     }
 
     pub(super) fn release(&mut self, count: u32) {

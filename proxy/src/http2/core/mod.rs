@@ -16,7 +16,10 @@ use super::{
     hpack::{Decoder, Encoder},
     streams::{Ended, Entry, Streams},
 };
-use crate::{buffer, limits::Http2Limits};
+use crate::{
+    buffer,
+    limits::{Http2Limits, Limit},
+};
 
 /// Which side of a connection we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +30,8 @@ pub enum Role {
     Server,
 }
 
-/// CONTINUATION frames of one header block: what a block of the largest size needs, and a few.
-const MOST_CONTINUATIONS: u32 = 16;
+/// CONTINUATION frames of one header block beyond what a block of the largest size needs.
+const SPARE_CONTINUATIONS: usize = 12;
 /// Interim responses that wait to be taken.
 const MOST_INTERIM: usize = 16;
 /// The windows with which everything begins (RFC 9113 §6.9.2).
@@ -99,8 +102,12 @@ pub struct Core {
     next_own: u32,
     /// Streams that the peer opened and nobody has accepted.
     pub accepted: Vec<u32>,
-    /// Streams that were refused because there were too many.
-    pub refused: u32,
+    /// Limits that streams have exceeded, which the connection outlives.
+    pub exceeded: Vec<Limit>,
+    /// A stream was opened since this was last looked at.
+    pub active: bool,
+    /// The stream that was the last to find no room for all its content.
+    turn: u32,
     /// The last stream that our GOAWAY names.
     goaway_sent: Option<u32>,
     goaway_received: bool,
@@ -137,7 +144,9 @@ impl Core {
             last_peer: 0,
             next_own: 1,
             accepted: Vec::new(),
-            refused: 0,
+            exceeded: Vec::new(),
+            active: false,
+            turn: 0,
             goaway_sent: None,
             goaway_received: false,
             announced: false,
@@ -146,6 +155,12 @@ impl Core {
         };
         core.greet();
         core
+    }
+
+    /// Which side we are.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     fn greet(&mut self) {
@@ -291,6 +306,23 @@ impl Core {
         Ok(())
     }
 
+    /// Whether a client's greeting is still to come: its preface and SETTINGS.
+    #[must_use]
+    pub fn awaits_greeting(&self) -> bool {
+        self.role == Role::Server && !self.greeted
+    }
+
+    /// Streams that the peer allows, once it has told.
+    #[must_use]
+    pub fn allowed_streams(&self) -> Option<u32> {
+        self.greeted.then_some(self.peer_streams)
+    }
+
+    /// Has as many streams opened at most until the peer tells its limit.
+    pub fn assume_streams(&mut self, streams: u32) {
+        self.peer_streams = streams;
+    }
+
     /// Begins a graceful end (§6.8): no stream is refused yet, for some may be on their way.
     pub fn announce_end(&mut self) {
         if self.goaway_sent.is_none() && self.role == Role::Server {
@@ -312,6 +344,8 @@ impl Core {
     /// Says why the connection ends, and ends all streams.
     pub fn fail(&mut self, error: ConnectionError) {
         let last = if self.role == Role::Server { self.last_peer } else { 0 };
+        // It never rises again (§6.8).
+        let last = self.goaway_sent.map_or(last, |sent| sent.min(last));
         frame::write_goaway(&mut self.out, last, error.code, error.reason);
         self.goaway_sent = Some(last);
         self.close();

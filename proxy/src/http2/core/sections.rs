@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::{Block, Core, MOST_CONTINUATIONS, MOST_INTERIM, Role};
+use super::{Block, Core, MOST_INTERIM, Role, SPARE_CONTINUATIONS};
 use crate::{
     http2::{
         fields::{Fields, RequestInfo},
         flood::Nuisance,
-        frame::{self, Code, ConnectionError, Header, flag},
+        frame::{self, Code, ConnectionError, Header, MAX_PAYLOAD, flag},
         streams::{Ended, Past},
     },
     limits::Limit,
@@ -41,7 +41,8 @@ impl Core {
         block.continuations += 1;
         block.bytes.extend_from_slice(payload);
         let last = header.has(flag::END_HEADERS);
-        if block.bytes.len() > self.limits.head_bytes || block.continuations > MOST_CONTINUATIONS {
+        let most = self.limits.head_bytes / MAX_PAYLOAD + SPARE_CONTINUATIONS;
+        if block.bytes.len() > self.limits.head_bytes || block.continuations as usize > most {
             return Err(ConnectionError::limit(Limit::HeadBytes, "header block is too large"));
         }
         if payload.is_empty() && !last {
@@ -66,16 +67,22 @@ impl Core {
     ) -> Result<(), ConnectionError> {
         let mut fields = Fields::take();
         let (most_bytes, most_fields) = (self.limits.head_bytes, self.limits.head_fields);
-        let mut too_large = false;
+        let mut too_large = None;
         self.decoder
             .decode_fields(block, |field| {
                 let size = fields.size() + field.name.len() + field.value.len() + 32;
-                too_large |= size > most_bytes || fields.len() >= most_fields;
-                if !too_large {
+                if size > most_bytes {
+                    too_large.get_or_insert(Limit::HeadBytes);
+                } else if fields.len() >= most_fields {
+                    too_large.get_or_insert(Limit::Fields);
+                }
+                if too_large.is_none() {
                     fields.push_field(field);
                 }
             })
             .map_err(|_| ConnectionError::new(Code::COMPRESSION_ERROR, "header block can't be decoded"))?;
+        self.exceeded.extend(too_large);
+        let too_large = too_large.is_some();
         if depends == Some(id) {
             self.refuse_section(id, Code::PROTOCOL_ERROR);
             return self.flood.note(Nuisance::Reset, now);
@@ -116,14 +123,16 @@ impl Core {
         too_large: bool,
         now: Instant,
     ) -> Result<(), ConnectionError> {
+        self.last_peer = id;
         if self.goaway_sent.is_some_and(|last| id > last) {
-            // It crossed our GOAWAY, which tells the peer that it was not processed.
+            // It crossed our GOAWAY, which tells the peer that it was not processed: what comes of it is ignored.
+            fields.give_back();
+            self.streams.insert_past(id, Past::ResetByUs);
             return Ok(());
         }
-        self.last_peer = id;
         if self.streams.len() >= self.limits.streams as usize {
             fields.give_back();
-            self.refused += 1;
+            self.exceeded.push(Limit::Http2Streams);
             self.flood.note(Nuisance::Reset, now)?;
             self.refuse_section(id, Code::REFUSED_STREAM);
             return Ok(());
@@ -154,6 +163,7 @@ impl Core {
         entry.expected = info.length;
         entry.head = Some(fields);
         self.accepted.push(id);
+        self.active = true;
         Ok(())
     }
 

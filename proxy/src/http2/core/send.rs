@@ -30,6 +30,7 @@ impl Core {
             return None;
         }
         self.have_buffer();
+        self.active = true;
         let id = self.next_own;
         self.next_own += 2;
         let (send, receive) = (self.peer_window, i64::from(self.limits.stream_window));
@@ -72,6 +73,9 @@ impl Core {
         let allowed = entry.send_window.min(self.send_window).min(room).max(0);
         let count = content.len().min(usize::try_from(allowed).unwrap_or(0));
         let whole = count == content.len();
+        if !whole {
+            self.turn = id;
+        }
         if count == 0 && !(whole && end) {
             return 0;
         }
@@ -108,9 +112,13 @@ impl Core {
         self.release(u32::try_from(untaken).unwrap_or(u32::MAX));
     }
 
-    /// Wakes all who wait to send.
+    /// Wakes all who wait to send, by turns: what there is room for goes to those who run first.
     pub fn wake_senders(&mut self) {
-        for (_, entry) in self.streams.iter_mut() {
+        let turn = self.turn;
+        for (_, entry) in self.streams.iter_mut().filter(|(id, _)| *id > turn) {
+            entry.wake_sender();
+        }
+        for (_, entry) in self.streams.iter_mut().take_while(|(id, _)| *id <= turn) {
             entry.wake_sender();
         }
     }

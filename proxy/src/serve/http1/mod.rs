@@ -230,7 +230,7 @@ impl Context<'_> {
             End::Failed { cause, .. } => (cause.status().0, Some(cause.name())),
             End::Broken { status, why } => (status.unwrap_or(0), Some(*why)),
         };
-        worker.telemetry.request(&Outcome {
+        worker.recorder.request(&Outcome {
             direction,
             service: &snapshot.cluster.service,
             route: decision.route(),
@@ -304,7 +304,7 @@ impl Context<'_> {
         if let Some(limit) = limit {
             worker.telemetry.limit(direction, limit);
         }
-        worker.telemetry.request(&Outcome {
+        worker.recorder.request(&Outcome {
             direction,
             service: &destination.now().cluster.service,
             route: "",
