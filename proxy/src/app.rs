@@ -19,6 +19,7 @@ use crate::{
     drain::{self, Drain, DrainControl, Phase},
     http2::upstreams::Upstreams,
     inbound::{self, Applications},
+    memory::{self, Burst},
     net, outbound,
     pool::Pool,
     settings::{ServicePort, Settings},
@@ -112,6 +113,7 @@ pub async fn build(settings: &Settings) -> anyhow::Result<App> {
         tcp_probes: settings.tcp_probes.clone(),
     };
     tokio::spawn(admin::serve(listener, Arc::new(admin)));
+    tokio::spawn(give_memory_back(Arc::clone(&telemetry)));
     let views = settings.workers + 1;
     Ok(App { admin: address, listeners, control, views, telemetry, limit: settings.drain, _workers: workers })
 }
@@ -121,7 +123,7 @@ impl App {
     pub async fn end(self) {
         let deadline = Instant::now() + self.limit;
         self.control.enter(Phase::Draining);
-        if self.telemetry.has_connections(Direction::Inbound) {
+        if self.telemetry.connections(Direction::Inbound) > 0 {
             tokio::time::sleep(LINGER.min(self.limit)).await;
         }
         self.control.enter(Phase::Closing);
@@ -130,6 +132,18 @@ impl App {
         }
         let open = self.control.open(self.views);
         tracing::info!(open, "drained");
+    }
+}
+
+async fn give_memory_back(telemetry: Arc<Telemetry>) {
+    let mut burst = Burst::default();
+    loop {
+        tokio::time::sleep(memory::LOOK).await;
+        let open =
+            [Direction::Inbound, Direction::Outbound].map(|direction| telemetry.connections(direction));
+        if burst.is_over(open.iter().sum()) {
+            memory::give_back();
+        }
     }
 }
 

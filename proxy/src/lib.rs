@@ -22,6 +22,7 @@ pub mod http1;
 pub mod http2;
 pub mod inbound;
 pub mod limits;
+pub mod memory;
 pub mod message;
 pub mod net;
 pub mod outbound;

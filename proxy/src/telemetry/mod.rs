@@ -220,10 +220,10 @@ impl Telemetry {
         OpenConnection(gauge)
     }
 
-    /// Whether a connection of this direction is open.
+    /// Connections of this direction that are open.
     #[must_use]
-    pub fn has_connections(&self, direction: Direction) -> bool {
-        self.open.get_or_create(&DirectionLabels { direction: direction.name() }).get() > 0
+    pub fn connections(&self, direction: Direction) -> i64 {
+        self.open.get_or_create(&DirectionLabels { direction: direction.name() }).get()
     }
 
     /// Counts the bytes of a relayed connection.

@@ -32,12 +32,17 @@ impl World {
 
     /// A Service `shop/NAME` with port 80 and these endpoints.
     pub fn service(&self, name: &str, endpoints: &[SocketAddr]) {
+        self.service_speaking(name, endpoints, None);
+    }
+
+    /// The same, with what its port says of its protocol.
+    pub fn service_speaking(&self, name: &str, endpoints: &[SocketAddr], app_protocol: Option<&str>) {
         self.write(
             &format!("{name}.json"),
             &serde_json::json!({
                 "kind": "Service",
                 "metadata": {"name": name, "namespace": "shop"},
-                "spec": {"ports": [{"name": "http", "port": 80}]},
+                "spec": {"ports": [{"name": "http", "port": 80, "appProtocol": app_protocol}]},
             }),
         );
         for index in 0..4 {
@@ -77,9 +82,22 @@ impl World {
 
     /// A proxy with an outbound listener for port 80 of each Service named, and an inbound one for each application.
     pub async fn proxy(&self, services: &[&str], applications: &[SocketAddr]) -> App {
+        self.proxy_with(services, applications, &[]).await
+    }
+
+    /// The same, with these variables beside its own.
+    pub async fn proxy_with(
+        &self,
+        services: &[&str],
+        applications: &[SocketAddr],
+        variables: &[(&str, &str)],
+    ) -> App {
         let outbound: Vec<_> = services.iter().map(|name| format!("127.0.0.1:0=shop/{name}:80")).collect();
         let inbound: Vec<_> = applications.iter().map(|address| format!("127.0.0.1:0={address}")).collect();
         let settings = Settings::from_env(|variable| {
+            if let Some((_, value)) = variables.iter().find(|(name, _)| *name == variable) {
+                return Some((*value).to_owned());
+            }
             Some(match variable {
                 "FERRULE_DISCOVERY" => format!("dir:{}", self.directory.path().display()),
                 "FERRULE_REDIRECTED" => "false".into(),
