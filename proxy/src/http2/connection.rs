@@ -271,8 +271,10 @@ impl<T: FnMut(Event)> Driver<'_, T> {
                         self.connection.core().announce_end();
                         announced = Some(now);
                     }
-                    if phase == Phase::Closing {
-                        self.connection.core().refuse_more();
+                    // A client's streams that are on their way are waited for: see `announced`.
+                    let mut core = self.connection.core();
+                    if phase == Phase::Closing && core.role() == Role::Client {
+                        core.refuse_more();
                     }
                 }
                 Turn::Time => {

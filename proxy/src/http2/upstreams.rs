@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use super::{
     connection::{Connection, Times},
     core::Role,
+    frame::MAX_31,
 };
 use crate::{drain::Drain, limits::Http2Limits, net, pool::IDLE_LIMIT};
 
@@ -87,7 +88,7 @@ impl Upstreams {
         }
         let stream =
             net::connect(endpoint, settings.connect).await.inspect_err(|error| slot.failed(error))?;
-        let connection = Connection::new(Role::Client, settings.limits);
+        let connection = Connection::new(Role::Client, shared(settings.limits));
         if let Some(allowed) = slot.allowed.get() {
             // At least one, or the limit of a moment would last for ever.
             connection.assume_streams(allowed.max(1));
@@ -117,6 +118,13 @@ impl Upstreams {
             !slot.connections.borrow().is_empty() || Rc::strong_count(slot) > 1
         });
     }
+}
+
+/// A connection to an endpoint carries streams of clients that know nothing of one another: the windows of streams
+/// bound what each may leave untaken, and no client can use the connection's up for the others.
+fn shared(limits: Http2Limits) -> Http2Limits {
+    let all = limits.stream_window.saturating_mul(limits.streams).min(MAX_31);
+    Http2Limits { connection_window: limits.connection_window.max(all), ..limits }
 }
 
 impl Slot {

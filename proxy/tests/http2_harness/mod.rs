@@ -55,18 +55,37 @@ pub type List = Vec<(String, String)>;
 /// A frame, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    Headers { id: u32, fields: List, end: bool },
-    Data { id: u32, content: Vec<u8>, end: bool },
-    Reset { id: u32, code: u32 },
+    Headers {
+        id: u32,
+        fields: List,
+        end: bool,
+    },
+    Data {
+        id: u32,
+        content: Vec<u8>,
+        end: bool,
+    },
+    Reset {
+        id: u32,
+        code: u32,
+    },
     Settings(Vec<(u16, u32)>),
     SettingsAck,
     Ping([u8; 8]),
     Pong([u8; 8]),
-    GoAway { last: u32, code: u32, debug: String },
-    WindowUpdate { id: u32, increment: u32 },
-    /// The connection has ended: in order, or by a reset.
+    GoAway {
+        last: u32,
+        code: u32,
+        debug: String,
+    },
+    WindowUpdate {
+        id: u32,
+        increment: u32,
+    },
+    /// The connection has ended in order.
     Closed,
-    Reset0,
+    /// The connection was reset.
+    Aborted,
 }
 
 /// One end of a connection.
@@ -77,13 +96,14 @@ pub struct Peer {
     read: Vec<u8>,
     /// Gives back at once what DATA takes of the windows.
     pub gives_back: bool,
-    /// Acknowledges SETTINGS and PING.
-    pub answers: bool,
+    /// Answers PING.
+    pub answers_pings: bool,
     next: u32,
 }
 
 impl Peer {
-    fn new(stream: TcpStream) -> Self {
+    /// An end over this connection; nothing was sent.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         Self {
             stream,
@@ -91,14 +111,14 @@ impl Peer {
             decoder: loona_hpack::Decoder::new(),
             read: Vec::new(),
             gives_back: true,
-            answers: true,
+            answers_pings: true,
             next: 1,
         }
     }
 
     /// A client's end, with its preface and these settings sent.
     pub async fn client_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let mut peer = Self::new(TcpStream::connect(address).await.expect("the proxy listens"));
+        let mut peer = Self::over(TcpStream::connect(address).await.expect("the proxy listens"));
         peer.write(PREFACE).await;
         peer.settings(settings).await;
         peer
@@ -110,7 +130,7 @@ impl Peer {
 
     /// A server's end, that has read the preface; `None` if none came.
     pub async fn server(stream: TcpStream, settings: &[(u16, u32)]) -> Option<Self> {
-        let mut peer = Self::new(stream);
+        let mut peer = Self::over(stream);
         let mut preface = [0; PREFACE.len()];
         peer.stream.read_exact(&mut preface).await.ok()?;
         assert_eq!(preface, PREFACE);
@@ -192,7 +212,8 @@ impl Peer {
 
     /// Sends head and body in one write, so that the proxy has all of the request at once.
     pub async fn request_whole(&mut self, method: &str, body: &[u8], more: &[(&str, &str)]) -> u32 {
-        let mut fields = vec![(":method", method), (":scheme", "http"), (":authority", "cart"), (":path", "/")];
+        let mut fields =
+            vec![(":method", method), (":scheme", "http"), (":authority", "cart"), (":path", "/")];
         fields.extend_from_slice(more);
         let id = self.take_id();
         let block = self.block(&fields);
@@ -201,15 +222,20 @@ impl Peer {
         id
     }
 
-    async fn bytes(&mut self, count: usize) -> Result<Vec<u8>, Frame> {
+    async fn fill(&mut self, count: usize) -> Result<(), Frame> {
         let mut piece = [0; 16 * 1024];
         while self.read.len() < count {
             match self.stream.read(&mut piece).await {
                 Ok(0) => return Err(Frame::Closed),
                 Ok(read) => self.read.extend_from_slice(&piece[..read]),
-                Err(_) => return Err(Frame::Reset0),
+                Err(_) => return Err(Frame::Aborted),
             }
         }
+        Ok(())
+    }
+
+    async fn bytes(&mut self, count: usize) -> Result<Vec<u8>, Frame> {
+        self.fill(count).await?;
         Ok(self.read.drain(..count).collect())
     }
 
@@ -218,7 +244,8 @@ impl Peer {
         timeout(PATIENCE, self.wait_any()).await.expect("a frame in time")
     }
 
-    async fn wait_any(&mut self) -> Frame {
+    /// The same, for as long as it takes.
+    pub async fn wait_any(&mut self) -> Frame {
         loop {
             match self.one().await {
                 Ok(Some(frame)) => return frame,
@@ -229,11 +256,9 @@ impl Peer {
     }
 
     async fn one(&mut self) -> Result<Option<Frame>, Frame> {
-        while self.read.len() < 9 {
-            let head = self.bytes(9).await?;
-            self.read.splice(..0, head);
-        }
-        let length = usize::from(self.read[0]) << 16 | usize::from(self.read[1]) << 8 | usize::from(self.read[2]);
+        self.fill(9).await?;
+        let length =
+            usize::from(self.read[0]) << 16 | usize::from(self.read[1]) << 8 | usize::from(self.read[2]);
         let all = self.bytes(9 + length).await?;
         let (kind, flags, payload) = (all[3], all[4], &all[9..]);
         let number = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("four bytes"));
@@ -275,15 +300,13 @@ impl Peer {
                     (u16::from_be_bytes([item[0], item[1]]), value)
                 });
                 let all = all.collect();
-                if self.answers {
-                    self.frame(SETTINGS, ACK, 0, &[]).await;
-                }
+                self.frame(SETTINGS, ACK, 0, &[]).await;
                 Frame::Settings(all)
             }
             PING if flags & ACK != 0 => Frame::Pong(eight()),
             PING => {
                 let ping = eight();
-                if self.answers {
+                if self.answers_pings {
                     self.frame(PING, ACK, 0, &ping).await;
                 }
                 Frame::Ping(ping)
@@ -304,7 +327,11 @@ impl Peer {
             let frame = self.any().await;
             let aside = matches!(
                 frame,
-                Frame::Settings(_) | Frame::SettingsAck | Frame::Ping(_) | Frame::Pong(_) | Frame::WindowUpdate { .. }
+                Frame::Settings(_)
+                    | Frame::SettingsAck
+                    | Frame::Ping(_)
+                    | Frame::Pong(_)
+                    | Frame::WindowUpdate { .. }
             );
             if !aside {
                 return frame;
@@ -317,9 +344,19 @@ impl Peer {
         loop {
             let frame = self.wait_any().await;
             if matches!(frame, Frame::Headers { .. } | Frame::Data { .. } | Frame::Reset { .. })
-                || matches!(frame, Frame::GoAway { .. } | Frame::Closed | Frame::Reset0)
+                || matches!(frame, Frame::GoAway { .. } | Frame::Closed | Frame::Aborted)
             {
                 return frame;
+            }
+        }
+    }
+
+    /// Waits for a PING and answers it.
+    pub async fn expect_ping(&mut self) {
+        loop {
+            if let Frame::Ping(ping) = self.any().await {
+                self.frame(PING, ACK, 0, &ping).await;
+                return;
             }
         }
     }
@@ -330,7 +367,7 @@ impl Peer {
         loop {
             match self.next().await {
                 frame @ Frame::GoAway { .. } => goaway = Some(frame),
-                frame @ (Frame::Closed | Frame::Reset0) => return goaway.unwrap_or(frame),
+                frame @ (Frame::Closed | Frame::Aborted) => return goaway.unwrap_or(frame),
                 _ => {}
             }
         }
@@ -367,7 +404,7 @@ impl Peer {
                     response.reset = Some(code);
                     return response;
                 }
-                Frame::Closed | Frame::Reset0 => {
+                Frame::Closed | Frame::Aborted => {
                     response.gone = true;
                     return response;
                 }
@@ -488,7 +525,7 @@ pub async fn answer_all(mut peer: Peer, name: &'static str) {
                 open.retain(|(of, ..)| *of != id);
                 None
             }
-            Frame::Closed | Frame::Reset0 => return,
+            Frame::Closed | Frame::Aborted => return,
             _ => None,
         };
         let Some(done) = done else { continue };

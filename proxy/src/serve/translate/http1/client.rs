@@ -38,6 +38,10 @@ pub struct Client<'a> {
 pub async fn run(client: Client<'_>, plan: &Plan<'_>, worker: &Rc<Worker>) -> (Outcome, bool) {
     let Client { stream, read, framing, version, keep_alive } = client;
     let (from, to) = (Shared(stream), Shared(stream));
+    // What a tunnel carries ends with the connection (RFC 9110 §9.3.6).
+    let tunnel = plan.head.method() == "CONNECT";
+    let framing = if tunnel { Framing::Close } else { framing };
+    let plan = &Plan { end: plan.end && !tunnel, ..*plan };
     let mut look = Body::new(framing);
     let whole = look.advance(read.data()).is_ok() && look.is_done();
     let mut body = RequestBody { from, read, body: Incoming::new(framing) };
@@ -46,6 +50,7 @@ pub async fn run(client: Client<'_>, plan: &Plan<'_>, worker: &Rc<Worker>) -> (O
         version,
         keep_alive: keep_alive && !worker.drain.is_draining(),
         to_head: plan.head.method() == "HEAD",
+        tunnel,
     };
     let outcome = translate::run(&mut body, whole, &mut reply, plan, worker).await;
     let reusable = body.body.is_done() && reply.keep_alive && reply.to.done;
@@ -115,6 +120,8 @@ struct Reply<'a> {
     version: Version,
     keep_alive: bool,
     to_head: bool,
+    /// It answers a CONNECT.
+    tunnel: bool,
 }
 
 impl<'a> Responder for Reply<'a> {
@@ -136,7 +143,11 @@ impl<'a> Responder for Reply<'a> {
             .unwrap_or("");
         let mut out = format!("HTTP/1.1 {status} {phrase}\r\n").into_bytes();
         let mut length = None;
+        let tunnel = self.tunnel && matches!(status, 200..=299);
         fields::response(head, changes, trusted, &mut |Field { name, value, .. }| {
+            if tunnel && name == b"content-length" {
+                return;
+            }
             if name == b"content-length" {
                 length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
             }
@@ -147,6 +158,7 @@ impl<'a> Responder for Reply<'a> {
         if !interim {
             let bodiless = self.to_head || matches!(status, 204 | 304);
             self.to.coding = match length {
+                _ if tunnel => Coding::Close,
                 _ if bodiless => Coding::None,
                 Some(length) => Coding::Length(length),
                 None if end => {
@@ -161,6 +173,7 @@ impl<'a> Responder for Reply<'a> {
             };
             self.keep_alive &= self.to.coding != Coding::Close;
             match Persistence::new(self.keep_alive, self.version) {
+                _ if tunnel => {}
                 Persistence::Close => field(&mut out, b"connection", b"close"),
                 Persistence::KeepAlive => field(&mut out, b"connection", b"keep-alive"),
                 Persistence::Implied | Persistence::Upgrade => {}
@@ -173,8 +186,14 @@ impl<'a> Responder for Reply<'a> {
     }
 
     fn gone(&self) -> impl Future<Output = ()> + use<'a> {
-        let Shared(stream) = self.to.to;
-        crate::net::client_gone(stream)
+        let (Shared(stream), tunnel) = (self.to.to, self.tunnel);
+        async move {
+            if tunnel {
+                // It may close its side and still read.
+                std::future::pending::<()>().await;
+            }
+            crate::net::client_gone(stream).await;
+        }
     }
 }
 
