@@ -43,12 +43,16 @@ fn application(address: SocketAddr) -> Destination {
         protocol: Protocol::Detect,
         endpoints: vec![Arc::new(Endpoint::new(address))],
     };
-    Destination::new(Snapshot {
+    let destination = Destination::new(Snapshot {
         cluster: Arc::new(cluster),
         protocol: Protocol::Detect,
         routes: Vec::new(),
         rules: Vec::new(),
-    })
+    });
+    // Until a client is seen to speak first the application is connected at once: the sidecar on the other side may
+    // have waited for the client already, and two waits would add up.
+    destination.set_server_first(true);
+    destination
 }
 
 /// Serves a connection for the application at `address`.
@@ -81,9 +85,8 @@ pub async fn serve(
             };
             match upstream {
                 Ok(upstream) => {
-                    if let Ok(relayed) = tcp::relay(client, read, upstream, Buffer::default()).await {
-                        worker.telemetry.relayed(IN, relayed);
-                    }
+                    let flows = worker.telemetry.flows(IN);
+                    tcp::relay(client, read, upstream, Buffer::default(), &flows).await;
                 }
                 Err(error) => fail(client, address, &error),
             }

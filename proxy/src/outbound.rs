@@ -69,9 +69,7 @@ async fn relay(
             let endpoint = snapshot.cluster.endpoints.iter().find(|endpoint| endpoint.address == address);
             let _load = endpoint.map(Load::begin);
             drop(snapshot);
-            if let Ok(relayed) = tcp::relay(client, read, upstream, Buffer::default()).await {
-                worker.telemetry.relayed(OUT, relayed);
-            }
+            tcp::relay(client, read, upstream, Buffer::default(), &worker.telemetry.flows(OUT)).await;
         }
     }
 }
@@ -103,9 +101,8 @@ async fn pass_through(client: TcpStream, original: SocketAddr, worker: &Rc<Worke
     match TcpStream::connect(original).await {
         Ok(upstream) => {
             net::prepare(&upstream);
-            if let Ok(relayed) = tcp::relay(client, Buffer::default(), upstream, Buffer::default()).await {
-                worker.telemetry.relayed(OUT, relayed);
-            }
+            let flows = worker.telemetry.flows(OUT);
+            tcp::relay(client, Buffer::default(), upstream, Buffer::default(), &flows).await;
         }
         Err(error) => fail(client, &original.to_string(), &error),
     }

@@ -53,7 +53,10 @@ pub(crate) async fn sniff(
             Some(_) => Found::Opaque(read, None),
         });
     }
-    let (address, upstream) = connect().await?;
+    let (address, upstream) = match connect().await {
+        Ok(connected) => connected,
+        Err(error) => return unconnected(client, read, limits, error).await,
+    };
     if !read.is_empty() {
         // It has begun, with something that we do not know to be HTTP: it may be waiting for an answer.
         return Ok(Found::Opaque(read, Some((address, upstream))));
@@ -83,6 +86,20 @@ pub(crate) async fn sniff(
         },
         Err(_) => Found::Opaque(read, Some((address, upstream))),
     })
+}
+
+/// No endpoint takes the connection. A client that turns out to speak HTTP is told so in HTTP.
+async fn unconnected(
+    client: &mut TcpStream,
+    mut read: Buffer,
+    limits: &Limits,
+    error: io::Error,
+) -> io::Result<Found> {
+    match timeout(limits.detect, decide(client, &mut read)).await {
+        Ok(Ok(Some(Verdict::Http1))) => Ok(Found::Http1(read, None)),
+        Ok(Ok(Some(Verdict::Http2))) => Ok(Found::Http2(read)),
+        _ => Err(error),
+    }
 }
 
 /// The Service is declared to speak HTTP: only the version is to be told. What is neither is refused as the version

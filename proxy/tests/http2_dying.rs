@@ -97,6 +97,9 @@ async fn die(stream: TcpStream, death: Death) {
             _ => {}
         }
     }
+    if matches!(death, ResetMidBody) {
+        return;
+    }
     // What was sent is to arrive: closing with something unread would reset the connection.
     let _ = peer.stream.shutdown().await;
     let _ = tokio::time::timeout(Duration::from_millis(500), peer.end()).await;

@@ -19,6 +19,7 @@ use super::{
     pace::Pace,
     pipe::{self, Pipe, Transfer},
 };
+use crate::buffer::Buffer;
 
 /// The thread's buffer: larger gains nothing, 64 KiB cost a third more CPU time and 16 KiB twice as much. Only pages
 /// that a read has reached are real.
@@ -53,20 +54,17 @@ pub(super) trait Look {
     fn bytes(&mut self, _bytes: &[u8]) {}
     /// So many bytes were taken by the sink.
     fn passed(&mut self, count: usize);
-    /// Whether the bytes themselves have to be seen: then they are copied.
-    fn is_curious(&self) -> bool {
-        false
-    }
 }
 
 impl<Seen: Look> Direction<'_, Seen> {
     /// Carries bytes until the source ends, then ends the sink. `first`: what was already read.
-    pub(super) async fn carry(&mut self, first: &[u8]) -> Result<(), Broken> {
-        self.seen.bytes(first);
-        self.write(first).await?;
+    pub(super) async fn carry(mut self, first: Buffer) -> Result<Self, Broken> {
+        self.seen.bytes(first.data());
+        self.write(first.data()).await?;
+        drop(first);
         let (mut pace, mut transfer, mut blocked) = (Pace::default(), None, false);
         loop {
-            let pipe = if pace.is_bulk() && !self.seen.is_curious() {
+            let pipe = if pace.is_bulk() {
                 transfer.get_or_insert_with(Transfer::begin);
                 self.from.readable().await.map_err(Broken::Source)?;
                 Pipe::take()
@@ -82,7 +80,8 @@ impl<Seen: Look> Direction<'_, Seen> {
                 None => self.copy(pace.piece(SCRATCH, blocked), &mut blocked).await?,
             };
             if count == 0 {
-                return self.to.shutdown().await.map_err(Broken::Sink);
+                self.to.shutdown().await.map_err(Broken::Sink)?;
+                return Ok(self);
             }
             pace.moved(count);
             if count >= TURN {
@@ -93,7 +92,7 @@ impl<Seen: Look> Direction<'_, Seen> {
 
     /// Moves what has come; `None` if nothing has, or if it has to be copied.
     async fn splice(&mut self, mut pipe: Pipe, blocked: &mut bool) -> Result<Option<usize>, Broken> {
-        let count = match pipe.fill(self.from.as_ref(), usize::MAX >> 1) {
+        let count = match pipe.fill(self.from.as_ref()) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) if pipe::is_refusal(&error) => {
@@ -173,13 +172,8 @@ impl<Seen: Look> Direction<'_, Seen> {
     }
 }
 
-/// Waits until a connection has failed, whether or not it is read or written.
+/// Waits until a connection has failed, whether or not it is read or written; its end alone is no failure.
 pub(super) async fn failed(stream: &TcpStream) {
-    // An error is a state that does not go away, and so is not waited for twice.
-    while let Ok(ready) = stream.ready(Interest::ERROR).await {
-        if ready.is_error() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
+    // An error here is the runtime's end, and that of the connection too.
+    let _ = stream.ready(Interest::ERROR).await;
 }

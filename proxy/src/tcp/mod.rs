@@ -16,7 +16,7 @@ mod pipe;
 #[path = "no_pipe.rs"]
 mod pipe;
 
-use std::io;
+use std::{io, pin::pin};
 
 use futures::future::{Either, select};
 use tokio::net::TcpStream;
@@ -30,23 +30,18 @@ use crate::{buffer::Buffer, telemetry::Flows};
 /// Carries bytes both ways until both sides have ended, and counts them as they flow. `read` and `pending`: what was
 /// already read from the client and from the endpoint. The end of one direction is passed on and the other goes on
 /// (half-close); a failure of one side is one of the other (reset), after what had come before it.
-///
-/// # Errors
-/// The first that either side meets; both connections end with it.
 pub async fn relay(
     mut client: TcpStream,
     read: Buffer,
     mut upstream: TcpStream,
     pending: Buffer,
     flows: &Flows,
-) -> io::Result<()> {
-    let result = both(&mut client, read, &mut upstream, pending, flows).await;
-    if result.is_err() {
-        // The other side is to see a failure as well, not a regular end.
+) {
+    if let Err(error) = both(&mut client, read, &mut upstream, pending, flows).await {
+        tracing::debug!(%error, "a connection that carries bytes was broken by one side: both are reset");
         crate::net::reset(client);
         crate::net::reset(upstream);
     }
-    result
 }
 
 async fn both(
@@ -58,14 +53,73 @@ async fn both(
 ) -> io::Result<()> {
     let (client_read, client_write) = client.split();
     let (upstream_read, upstream_write) = upstream.split();
-    let greeting = Greeting::Listening(Vec::new());
-    let mut there =
-        Direction { from: client_read, to: upstream_write, seen: FromClient { flows, greeting } };
-    let mut back = Direction { from: upstream_read, to: client_write, seen: FromEndpoint { flows } };
-    let there = async {
-        let result = there.carry(read.data()).await;
-        drop(read);
-        result.map_err(|broken| (broken, there.from.as_ref()))
+    let there = Direction {
+        from: client_read,
+        to: upstream_write,
+        seen: FromClient { flows, greeting: Some(Vec::new()) },
     };
-    todo!()
+    let back = Direction { from: upstream_read, to: client_write, seen: FromEndpoint { flows } };
+    match select(pin!(there.carry(read)), pin!(back.carry(pending))).await {
+        Either::Left((first, other)) => settle(first, other).await,
+        Either::Right((first, other)) => settle(first, other).await,
+    }
+}
+
+/// Goes on with the other direction as long as it makes sense.
+async fn settle<'a, A: Look, B: Look + 'a>(
+    first: Result<Direction<'_, A>, Broken>,
+    other: impl Future<Output = Result<Direction<'a, B>, Broken>>,
+) -> io::Result<()> {
+    match first {
+        Ok(ended) => tokio::select! {
+            biased;
+            result = other => match result {
+                Ok(_) => Ok(()),
+                Err(Broken::Source(error) | Broken::Sink(error)) => Err(error),
+            },
+            // It has ended its side, so nobody reads it and would see that it is gone altogether.
+            () = failed(ended.from.as_ref()) => Err(io::ErrorKind::ConnectionReset.into()),
+        },
+        Err(Broken::Source(error)) => Err(error),
+        Err(Broken::Sink(error)) => {
+            // What it sent before it failed, an answer perhaps, is still there to be read; that ends by itself.
+            let _ = other.await;
+            Err(error)
+        }
+    }
+}
+
+/// Looks on from client to endpoint.
+struct FromClient<'a> {
+    flows: &'a Flows,
+    /// What the client has begun with, while that may be a ClientHello.
+    greeting: Option<Vec<u8>>,
+}
+
+impl Look for FromClient<'_> {
+    fn bytes(&mut self, bytes: &[u8]) {
+        let Some(greeting) = &mut self.greeting else { return };
+        greeting.extend_from_slice(&bytes[..bytes.len().min(client_hello::MOST - greeting.len())]);
+        match client_hello::read(greeting) {
+            Reading::Incomplete => return,
+            Reading::Other => {}
+            Reading::Hello(hello) => self.flows.tls(&hello),
+        }
+        self.greeting = None;
+    }
+
+    fn passed(&mut self, count: usize) {
+        self.flows.sent.inc_by(count as u64);
+    }
+}
+
+/// Looks on from endpoint to client.
+struct FromEndpoint<'a> {
+    flows: &'a Flows,
+}
+
+impl Look for FromEndpoint<'_> {
+    fn passed(&mut self, count: usize) {
+        self.flows.received.inc_by(count as u64);
+    }
 }

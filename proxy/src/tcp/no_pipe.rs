@@ -26,7 +26,7 @@ impl Pipe {
         match self.0 {}
     }
 
-    pub(super) fn fill(&mut self, _: &TcpStream, _: usize) -> io::Result<usize> {
+    pub(super) fn fill(&mut self, _: &TcpStream) -> io::Result<usize> {
         match self.0 {}
     }
 

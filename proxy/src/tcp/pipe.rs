@@ -98,14 +98,14 @@ impl Pipe {
         self.held
     }
 
-    /// Takes up to `most` bytes that have come on a socket. The pipe has to be empty: with bytes in it `WouldBlock`
+    /// Takes the bytes that have come on a socket, as far as there is room. The pipe has to be empty: with bytes in it `WouldBlock`
     /// might mean that it is full, and the socket would wrongly be taken for drained.
     ///
     /// # Errors
     /// Those of the socket, `WouldBlock` among them; [`is_refusal`] tells those of `splice` itself.
-    pub(super) fn fill(&mut self, from: &TcpStream, most: usize) -> io::Result<usize> {
+    pub(super) fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "filled only when empty");
-        let count = from.try_io(Interest::READABLE, || move_bytes(from, &self.ends().write, most))?;
+        let count = from.try_io(Interest::READABLE, || move_bytes(from, &self.ends().write, SIZE))?;
         self.held += count;
         Ok(count)
     }
@@ -192,7 +192,7 @@ mod tests {
         server.try_write(b"secret").expect("room");
         client.readable().await.expect("open");
         let mut pipe = Pipe::take().expect("a pipe");
-        assert_eq!(pipe.fill(&client, SIZE).expect("bytes"), 6);
+        assert_eq!(pipe.fill(&client).expect("bytes"), 6);
         drop(pipe);
         assert_eq!(STORE.with_borrow(|store| (store.free.len(), store.lent)), (0, 0));
     }

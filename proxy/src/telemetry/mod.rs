@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 
 pub use self::recorder::Recorder;
-use crate::{limits::Limit, worker::Direction};
+use crate::{limits::Limit, tcp::client_hello::ClientHello, worker::Direction};
 
 /// One request that came to its end.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,7 @@ pub struct Telemetry {
     connections: Family<ConnectionLabels, Counter>,
     open: Family<DirectionLabels, Gauge>,
     bytes: Family<BytesLabels, Counter>,
+    tls: Family<TlsLabels, Counter>,
     limits: Family<LimitLabels, Counter>,
     /// Configurations that were refused; the last good one stayed in force.
     pub config_refused: Counter,
@@ -88,6 +89,14 @@ struct DirectionLabels {
 struct BytesLabels {
     direction: &'static str,
     flow: &'static str,
+}
+
+/// Never the server's name itself: clients choose it freely.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TlsLabels {
+    direction: &'static str,
+    version: &'static str,
+    server_name: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -142,6 +151,12 @@ impl Default for Telemetry {
         registry.register("connections_open", "Connections of clients that are open", open.clone());
         let bytes = Family::default();
         registry.register("tcp_bytes", "Bytes of connections that carry no requests", bytes.clone());
+        let tls = Family::default();
+        registry.register(
+            "tls_passed_through",
+            "TLS connections carried as bytes, by the highest version offered and whether the server's name is seen",
+            tls.clone(),
+        );
         let limits = Family::default();
         registry.register("limit_exceeded", "Requests and connections ended by a limit", limits.clone());
         let config_refused = Counter::default();
@@ -168,6 +183,7 @@ impl Default for Telemetry {
             connections,
             open,
             bytes,
+            tls,
             limits,
             config_refused,
             snapshots,
@@ -226,11 +242,12 @@ impl Telemetry {
         self.open.get_or_create(&DirectionLabels { direction: direction.name() }).get()
     }
 
-    /// Counts the bytes of a relayed connection.
-    pub fn relayed(&self, direction: Direction, relayed: crate::tcp::Relayed) {
-        for (flow, count) in [("sent", relayed.sent), ("received", relayed.received)] {
-            self.bytes.get_or_create(&BytesLabels { direction: direction.name(), flow }).inc_by(count);
-        }
+    /// Counters for a connection that carries no requests.
+    #[must_use]
+    pub fn flows(&self, direction: Direction) -> Flows {
+        let direction = direction.name();
+        let bytes = |flow| self.bytes.get_or_create(&BytesLabels { direction, flow }).clone();
+        Flows { sent: bytes("sent"), received: bytes("received"), tls: self.tls.clone(), direction }
     }
 
     /// The metrics in Prometheus' text format.
@@ -250,5 +267,27 @@ pub struct OpenConnection(Gauge);
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+/// What a connection that carries no requests counts while it lasts, so that a long one is seen before its end.
+#[derive(Clone, Debug)]
+pub struct Flows {
+    /// Bytes from the client that the endpoint's socket has taken.
+    pub sent: Counter,
+    /// Bytes from the endpoint that the client's socket has taken.
+    pub received: Counter,
+    tls: Family<TlsLabels, Counter>,
+    direction: &'static str,
+}
+
+impl Flows {
+    /// Counts a client's greeting, and logs the server's name.
+    pub fn tls(&self, hello: &ClientHello) {
+        let ClientHello { server_name, version, encrypted } = hello;
+        let (direction, version) = (self.direction, version.name());
+        tracing::debug!(direction, server_name, version, encrypted, "TLS passed through");
+        let seen = if server_name.is_some() { "yes" } else { "no" };
+        self.tls.get_or_create(&TlsLabels { direction, version, server_name: seen }).inc();
     }
 }

@@ -24,6 +24,11 @@ impl World {
         Self { directory: tempfile::tempdir().expect("a temporary directory") }
     }
 
+    /// Where the objects lie.
+    pub fn path(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
     fn write(&self, name: &str, json: &serde_json::Value) {
         let temporary = self.directory.path().join(format!(".{name}"));
         std::fs::write(&temporary, json.to_string()).expect("writable");

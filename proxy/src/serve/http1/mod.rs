@@ -68,8 +68,8 @@ pub async fn serve(
             Next::Refuse(refusal) => return context.refuse(client, refusal).await,
             Next::Reset => return crate::net::reset(client),
             Next::Tunnel(upstream, pending) => {
-                let _ = tcp::relay(client, read, upstream, pending).await;
-                return;
+                let flows = worker.telemetry.flows(direction);
+                return tcp::relay(client, read, upstream, pending, &flows).await;
             }
         }
     }
