@@ -22,5 +22,5 @@ for target in "${targets[@]}"; do
   mkdir -p "$found/$target"
   echo "== $target: ${seconds} s"
   cargo +nightly fuzz run --fuzz-dir . --sanitizer "$sanitizer" "$target" "$found/$target" "corpus/$target" -- \
-    -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
+    -seed="${FUZZ_SEED:-0}" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
 done

@@ -19,6 +19,7 @@ use crate::{
     drain::{self, Drain, DrainControl, Phase},
     http2::upstreams::Upstreams,
     inbound::{self, Applications},
+    limits::Limit,
     memory::{self, Burst},
     net, outbound,
     pool::Pool,
@@ -230,7 +231,11 @@ async fn serve(client: TcpStream, role: Role, shared: Rc<Shared>) {
         Role::RedirectedOutbound | Role::Outbound(_) => Direction::Outbound,
         Role::RedirectedInbound | Role::Inbound(_) => Direction::Inbound,
     };
-    let _counted = worker.telemetry.open(direction);
+    let open = worker.telemetry.open(direction);
+    if open.now() > i64::try_from(worker.limits.connections).unwrap_or(i64::MAX) {
+        worker.telemetry.limit(direction, Limit::Connections);
+        return net::reset(client);
+    }
     match role {
         Role::Outbound(port) => {
             let destination = discovery.named(&port).await;

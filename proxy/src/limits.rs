@@ -29,6 +29,9 @@ pub struct Limits {
     pub request_line: usize,
     /// `FERRULE_LIMIT_INTERIM_RESPONSES`: interim responses before the final one; then 502. Default: 64.
     pub interim_responses: usize,
+    /// `FERRULE_LIMIT_CONNECTIONS`: connections of clients that are open in each direction; further ones are reset.
+    /// Default: 32,768.
+    pub connections: usize,
     /// What is HTTP/2's own.
     pub http2: Http2Limits,
 }
@@ -46,6 +49,7 @@ impl Default for Limits {
             fields: 128,
             request_line: 16 * 1024,
             interim_responses: 64,
+            connections: 32_768,
             http2: Http2Limits::default(),
         }
     }
@@ -123,6 +127,8 @@ pub enum Limit {
     RequestLine,
     /// [`Limits::interim_responses`].
     InterimResponses,
+    /// [`Limits::connections`].
+    Connections,
     /// [`Http2Limits::streams`].
     Http2Streams,
     /// [`Rates::resets`].
@@ -148,6 +154,7 @@ impl Limit {
             Self::Fields => "fields",
             Self::RequestLine => "request-line",
             Self::InterimResponses => "interim-responses",
+            Self::Connections => "connections",
             Self::Http2Streams => "http2-streams",
             Self::Http2Resets => "http2-resets",
             Self::Http2Settings => "http2-settings",

@@ -146,6 +146,7 @@ fn limits(get: &impl Fn(&'static str) -> Option<String>) -> Result<Limits, Setti
         ("FERRULE_LIMIT_FIELDS", &mut limits.fields, MAX_FIELDS, "1 to 256"),
         ("FERRULE_LIMIT_REQUEST_LINE", &mut limits.request_line, MAX_HEAD, "1 to 1048576"),
         ("FERRULE_LIMIT_INTERIM_RESPONSES", &mut limits.interim_responses, 1024, "1 to 1024"),
+        ("FERRULE_LIMIT_CONNECTIONS", &mut limits.connections, 1 << 20, "1 to 1048576"),
     ] {
         let number = |value: &str| value.parse().ok().filter(|number| (1..=most).contains(number));
         if let Some(set) = parse(get(variable), variable, expected, number)? {
@@ -247,7 +248,7 @@ mod tests {
             Some(
                 if name.starts_with("HTTP2_") {
                     "65536"
-                } else if ["HEAD_BYTES", "FIELDS", "REQUEST_LINE", "INTERIM_RESPONSES"].contains(&name) {
+                } else if ["HEAD_BYTES", "FIELDS", "REQUEST_LINE", "INTERIM_RESPONSES", "CONNECTIONS"].contains(&name) {
                     "7"
                 } else {
                     "7s"
@@ -267,6 +268,7 @@ mod tests {
             fields: count,
             request_line: count,
             interim_responses: count,
+            connections: count,
             http2: Http2Limits {
                 streams: many,
                 stream_window: many,

@@ -53,6 +53,7 @@ pub(crate) async fn sniff(
             Some(_) => Found::Opaque(read, None),
         });
     }
+    let t0 = std::time::Instant::now(); eprintln!("DBG patience {patience:?}");
     let (address, upstream) = match connect().await {
         Ok(connected) => connected,
         Err(error) => return unconnected(client, read, limits, error).await,
@@ -63,9 +64,10 @@ pub(crate) async fn sniff(
     }
     tokio::select! {
         biased;
-        readable = client.readable() => readable?,
+        readable = client.readable() => {eprintln!("DBG client {:?}", t0.elapsed()); readable?},
         readable = upstream.readable() => {
             readable?;
+            eprintln!("DBG upstream {:?}", t0.elapsed());
             if !is_http2_server(&upstream).await? {
                 destination.set_server_first(true);
                 return Ok(Found::Opaque(read, Some((address, upstream))));
@@ -76,8 +78,12 @@ pub(crate) async fn sniff(
             }
         }
     }
-    destination.set_server_first(false);
-    Ok(match timeout(limits.detect.max(Duration::from_millis(1)), decide(client, &mut read)).await {
+    let verdict = timeout(limits.detect.max(Duration::from_millis(1)), decide(client, &mut read)).await;
+    if !read.is_empty() {
+        // Not when it has closed without a word, as a probe does: that says nothing of the protocol.
+        destination.set_server_first(false);
+    }
+    Ok(match verdict {
         Ok(verdict) => match verdict? {
             None => Found::Nothing,
             Some(Verdict::Http1) => Found::Http1(read, Some((address, upstream))),

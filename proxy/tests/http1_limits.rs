@@ -213,3 +213,27 @@ async fn a_response_head_is_bounded_too() {
         assert_eq!(exceeded(&proxy, limit).await, 1);
     }
 }
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_reset_and_those_before_it_served() {
+    let (proxy, _endpoint) = with(OK, &[("FERRULE_LIMIT_CONNECTIONS", "2")]).await;
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut served = Vec::new();
+    for _ in 0..2 {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        client.until(b"ok").await;
+        served.push(client);
+    }
+    let third = async {
+        let mut stream = tokio::net::TcpStream::connect(proxy.address()).await?;
+        tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await
+    };
+    // It may come before the connection is seen to be there.
+    assert_eq!(third.await.map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset));
+    assert_eq!(exceeded(&proxy, "connections").await, 1);
+    for client in &mut served {
+        client.send(request).await;
+        client.until(b"ok").await;
+    }
+}

@@ -145,8 +145,7 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
                 }
                 let offered = offered.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
                 // Values that mean nothing are put there so that servers learn to pass over them (GREASE, RFC 8701).
-                hello.version =
-                    offered.filter(|it| it >> 8 == 3).map(version).max().unwrap_or(hello.version);
+                hello.version = offered.filter(|it| it >> 8 == 3).map(version).max().unwrap_or(hello.version);
             }
             ENCRYPTED_CLIENT_HELLO => hello.encrypted = true,
             _ => continue,

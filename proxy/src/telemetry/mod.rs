@@ -264,6 +264,14 @@ impl Telemetry {
 #[derive(Debug)]
 pub struct OpenConnection(Gauge);
 
+impl OpenConnection {
+    /// Connections of this direction that are open now, this one included.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.0.get()
+    }
+}
+
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();

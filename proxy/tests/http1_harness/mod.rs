@@ -179,6 +179,11 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Where it takes connections.
+    pub fn address(&self) -> SocketAddr {
+        self.app.listeners[0]
+    }
+
     pub async fn connect(&self) -> Client {
         Client(TcpStream::connect(self.app.listeners[0]).await.expect("the proxy listens"))
     }
