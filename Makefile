@@ -13,7 +13,7 @@ STATIC_FLAGS := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-featu
   CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 DENY_ROOT := $(or $(FERRULE_CACHE),$(HOME)/.cache/ferrule)/cargo
 
-.PHONY: help deps build demo test check unit conformance crds images e2e-images cluster cluster-down cluster-check e2e bench bench-deps bench-profile fuzz deny clean
+.PHONY: help deps build demo test check unit conformance endurance crds images e2e-images cluster cluster-down cluster-check e2e bench bench-deps bench-profile fuzz deny clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ unit: ## All tests that need no cluster.
 
 conformance: ## The protocols, asked by others' tools: h2spec, gRPC interop, WebSocket, curl.
 	proxy/conformance/run.sh
+
+endurance: ## 1 GiB through two proxies, 10,000 idle connections, slow peers for a minute; prints the memory they take.
+	FERRULE_ENDURANCE=full $(CARGO) test --release --locked -p ferrule-proxy --test endurance -- --nocapture
 
 crds: ## Write crds/ from the Rust types.
 	$(CARGO) run --locked -q -p ferrule -- crds --out crds

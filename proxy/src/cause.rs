@@ -1,5 +1,7 @@
 //! Why the proxy answers in the place of an endpoint.
 
+use crate::retry::Failure;
+
 /// Why the proxy answers by itself. The names are an interface: clients, dashboards and other proxies read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
@@ -82,9 +84,17 @@ impl Cause {
         }
     }
 
-    /// Whether another proxy may read this as proof that nothing was processed.
+    /// How an attempt failed, if the endpoint's own sidecar says that it did: with this status and this name in the
+    /// `ferrule-error` field.
     #[must_use]
-    pub fn proves_unprocessed(name: &[u8]) -> bool {
-        name == Self::AppConnect.name().as_bytes()
+    pub fn told(status: u16, name: &[u8]) -> Option<(Self, Failure)> {
+        let is = |cause: Self| status == cause.status().0 && name == cause.name().as_bytes();
+        if is(Self::AppConnect) {
+            Some((Self::Connect, Failure::NotProcessed))
+        } else if is(Self::Reset) {
+            Some((Self::Reset, Failure::Reset))
+        } else {
+            None
+        }
     }
 }

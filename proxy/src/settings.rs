@@ -248,7 +248,9 @@ mod tests {
             Some(
                 if name.starts_with("HTTP2_") {
                     "65536"
-                } else if ["HEAD_BYTES", "FIELDS", "REQUEST_LINE", "INTERIM_RESPONSES", "CONNECTIONS"].contains(&name) {
+                } else if ["HEAD_BYTES", "FIELDS", "REQUEST_LINE", "INTERIM_RESPONSES", "CONNECTIONS"]
+                    .contains(&name)
+                {
                     "7"
                 } else {
                     "7s"

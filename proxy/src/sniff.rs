@@ -53,7 +53,6 @@ pub(crate) async fn sniff(
             Some(_) => Found::Opaque(read, None),
         });
     }
-    let t0 = std::time::Instant::now(); eprintln!("DBG patience {patience:?}");
     let (address, upstream) = match connect().await {
         Ok(connected) => connected,
         Err(error) => return unconnected(client, read, limits, error).await,
@@ -62,18 +61,23 @@ pub(crate) async fn sniff(
         // It has begun, with something that we do not know to be HTTP: it may be waiting for an answer.
         return Ok(Found::Opaque(read, Some((address, upstream))));
     }
+    // Looked at, for a socket may be called readable when nothing has come.
+    let (mut word, mut greeting) = ([0], [0; frame::HEADER]);
     tokio::select! {
         biased;
-        readable = client.readable() => {eprintln!("DBG client {:?}", t0.elapsed()); readable?},
-        readable = upstream.readable() => {
-            readable?;
-            eprintln!("DBG upstream {:?}", t0.elapsed());
-            if !is_http2_server(&upstream).await? {
-                destination.set_server_first(true);
+        said = client.peek(&mut word) => {
+            said?;
+        }
+        said = upstream.peek(&mut greeting) => {
+            let said = said?;
+            if !greets_in_http2(&greeting[..said]) {
+                if said > 0 {
+                    destination.set_server_first(true);
+                }
                 return Ok(Found::Opaque(read, Some((address, upstream))));
             }
             // It speaks as soon as it is connected to, and its client speaks all the same.
-            if timeout(limits.idle, client.readable()).await.is_err() {
+            if timeout(limits.idle, client.peek(&mut word)).await.is_err() {
                 return Ok(Found::Nothing);
             }
         }
@@ -115,8 +119,9 @@ async fn http(
     limits: &Limits,
     refusing: impl FnOnce(Buffer, Option<(SocketAddr, TcpStream)>) -> Found,
 ) -> io::Result<Found> {
-    let Ok(readable) = timeout(limits.idle, client.readable()).await else { return Ok(Found::Nothing) };
-    readable?;
+    // Looked at, as above: what counts as a head begins with its first byte.
+    let Ok(said) = timeout(limits.idle, client.peek(&mut [0])).await else { return Ok(Found::Nothing) };
+    said?;
     let mut read = Buffer::default();
     let verdict = timeout(limits.head, decide(client, &mut read)).await;
     Ok(match verdict {
@@ -128,13 +133,6 @@ async fn http(
         },
         Err(_) => refusing(read, None),
     })
-}
-
-/// Whether what the server has sent is the beginning of an HTTP/2 connection.
-async fn is_http2_server(upstream: &TcpStream) -> io::Result<bool> {
-    let mut greeting = [0; frame::HEADER];
-    let count = upstream.peek(&mut greeting).await?;
-    Ok(greets_in_http2(&greeting[..count]))
 }
 
 /// Reads until the bytes decide; `None` if the client closed before its first.

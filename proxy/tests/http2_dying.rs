@@ -23,7 +23,7 @@ enum Death {
     Refuses,
     /// Closes a connection as soon as it is there.
     ClosesAtOnce,
-    /// Resets a connection soon after it is there.
+    /// Resets a connection as soon as it is used.
     ResetsAtOnce,
     /// Answers in another language.
     IsNoHttp2,
@@ -70,7 +70,8 @@ async fn die(stream: TcpStream, death: Death) {
         ClosesAtOnce => return,
         ResetsAtOnce => {
             // Any earlier it may look like a connection that was never there.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            let (mut stream, mut preface) = (stream, [0; 24]);
+            let _ = stream.read_exact(&mut preface).await;
             return stream.set_zero_linger().expect("a socket");
         }
         IsNoHttp2 => {
@@ -87,14 +88,13 @@ async fn die(stream: TcpStream, death: Death) {
         return;
     }
     loop {
-        match peer.next_ever().await {
-            Frame::Headers { id, .. } => {
-                if !die_on_stream(&mut peer, id, death).await {
-                    break;
-                }
-            }
+        let id = match peer.next_ever().await {
+            Frame::Headers { id, .. } => id,
             Frame::Closed | Frame::Aborted => return,
-            _ => {}
+            _ => continue,
+        };
+        if !die_on_stream(&mut peer, id, death).await {
+            break;
         }
     }
     if matches!(death, ResetMidBody) {

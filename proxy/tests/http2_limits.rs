@@ -368,6 +368,7 @@ async fn an_idle_connection_ends_in_order_and_a_used_one_does_not() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(matches!(client.end().await, Frame::GoAway { code: NO_ERROR, .. }));
+    assert_eq!(exceeded(&proxy, "idle").await, 1);
 }
 
 /// An endpoint that breaks HTTP/2's rules is an endpoint without a response; what it gets is the right code.

@@ -294,9 +294,13 @@ impl<T: FnMut(Event)> Driver<'_, T> {
                         idle_since = now;
                     }
                     drop(core);
-                    if announced.is_some_and(|since| now >= since + LAST_WORDS)
-                        || now >= idle_since + times.idle
-                    {
+                    if now >= idle_since + times.idle {
+                        (self.tell)(Event::Exceeded(Limit::Idle));
+                        self.connection.core().refuse_more();
+                        // A peer that does not take the GOAWAY is looked at again, not at once.
+                        idle_since = now;
+                    }
+                    if announced.is_some_and(|since| now >= since + LAST_WORDS) {
                         self.connection.core().refuse_more();
                         announced = None;
                     }

@@ -129,3 +129,44 @@ impl Core {
         self.out.len() < OUT_HIGH
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        task::{Wake, Waker},
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::{http2::core::Role, limits::Http2Limits};
+
+    struct Note(u32, Arc<Mutex<Vec<u32>>>);
+
+    impl Wake for Note {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().expect("no test panics while it holds this").push(self.0);
+        }
+    }
+
+    #[test]
+    fn who_has_filled_the_connection_is_the_last_to_be_woken() {
+        let mut core = Core::new(Role::Client, Http2Limits::default(), Instant::now());
+        let woken = Arc::new(Mutex::new(Vec::new()));
+        let ids: Vec<u32> = (0..4).map(|_| core.open(false).expect("there is room")).collect();
+        for greedy in [3, 7, 1, 5] {
+            core.out.clear();
+            core.send_window = 1 << 20;
+            let content = vec![0; OUT_HIGH + 1];
+            assert!(core.send_content(greedy, &content, false) <= OUT_HIGH);
+            for &id in &ids {
+                let waker = Waker::from(Arc::new(Note(id, Arc::clone(&woken))));
+                core.streams.find(id).expect("open").sender = Some(waker);
+            }
+            core.wake_senders();
+            let order = std::mem::take(&mut *woken.lock().expect("no test panics while it holds this"));
+            assert_eq!(order.len(), 4);
+            assert_eq!(order.last(), Some(&greedy), "{order:?}");
+        }
+    }
+}

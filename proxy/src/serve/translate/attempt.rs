@@ -16,7 +16,8 @@ use crate::{
     cause::Cause,
     http2::{fields::Fields, streams::Ended},
     limits::Limit,
-    retry::Failure,
+    message::is_idempotent,
+    retry::{self, Failure, Replay},
     worker::{Direction, Worker},
 };
 
@@ -24,6 +25,8 @@ pub(super) struct Attempt<'a> {
     pub plan: &'a Plan<'a>,
     pub worker: &'a Rc<Worker>,
     pub endpoint: &'a Arc<Endpoint>,
+    /// This one included.
+    pub attempts: usize,
 }
 
 /// An attempt that failed before anything was forwarded.
@@ -165,7 +168,7 @@ impl Attempt<'_> {
                 () = left.as_mut() => return Err(Stop::Broken),
             };
             let head = head.map_err(|ended| self.no_response(ended, progress, reused))?;
-            match self.interim(head, from, reply, progress).await? {
+            match self.interim(head, reply, progress).await? {
                 None => {}
                 Some(head) => final_head = Some(head),
             }
@@ -215,19 +218,19 @@ impl Attempt<'_> {
     async fn interim(
         &self,
         head: Fields,
-        from: &impl upstream::Respond,
         reply: &mut impl Responder,
         progress: &Progress,
     ) -> Result<Option<Fields>, Stop> {
         let status = head.status();
         if status >= 200 {
-            let unprocessed = self.plan.direction == Direction::Outbound
-                && status == 503
-                && from.is_ended()
-                && head.value(ERROR_HEADER.as_bytes()).is_some_and(Cause::proves_unprocessed);
-            if unprocessed && !progress.taken.get() {
-                let detail = format!("the application at {} takes no connections", self.endpoint.address);
-                return Err(self.failed(Failure::NotProcessed, Cause::Connect, detail));
+            let told = head.value(ERROR_HEADER.as_bytes()).and_then(|name| Cause::told(status, name));
+            if let Some((cause, failure)) = told
+                && self.trusts()
+                && !progress.taken.get()
+                && retry::may_retry(failure, self.replay(), self.attempts)
+            {
+                let detail = format!("the sidecar at {} says: {}", self.endpoint.address, cause.name());
+                return Err(self.failed(failure, cause, detail));
             }
             return Ok(Some(head));
         }
@@ -272,6 +275,10 @@ impl Attempt<'_> {
         let detail =
             format!("{} of {} sent nothing in time", self.endpoint.address, self.plan.cluster.service);
         self.failed(Failure::Final, Cause::Timeout, detail)
+    }
+
+    fn replay(&self) -> Replay {
+        Replay { idempotent: is_idempotent(self.plan.head.method()), complete: true }
     }
 
     fn trusts(&self) -> bool {

@@ -150,7 +150,7 @@ pub async fn run(
                 format!("{} has no ready endpoint for port {}", plan.cluster.service, plan.cluster.port);
             return Outcome::Failed(Cause::NoEndpoints, detail);
         };
-        let attempt = Attempt { plan, worker, endpoint };
+        let attempt = Attempt { plan, worker, endpoint, attempts: tried.len() + 1 };
         let Failed { failure, cause, detail, reused, taken } = match attempt.run(&mut body, reply).await {
             Ok(outcome) => return outcome,
             Err(failed) => failed,

@@ -101,7 +101,7 @@ impl Attempt<'_> {
         if length > self.worker.limits.head_bytes {
             return Err(self.bad_head(HeadError::TooLarge));
         }
-        self.refuse_unprocessed(&head, replayable)?;
+        self.refuse_failed(&head, replayable)?;
         let switches = head.status == 101;
         if switches && !plan.upgrade {
             return Err(self.bad_response(format_args!("the protocol was changed without being asked")));
@@ -144,20 +144,21 @@ impl Attempt<'_> {
             || self.worker.drain.is_draining()
     }
 
-    /// The endpoint's sidecar proves that nothing was processed: then there may be another attempt.
-    fn refuse_unprocessed(&self, head: &ResponseHead<'_>, replayable: bool) -> Result<(), ReceiveError> {
-        let unprocessed = self.plan.direction == Direction::Outbound
-            && head.status == 503
-            && head.fields.iter().any(|field| {
-                field.name.eq_ignore_ascii_case(ERROR_HEADER) && Cause::proves_unprocessed(field.value)
-            });
-        let replay = Replay { idempotent: self.plan.idempotent, complete: replayable };
-        if unprocessed && retry::may_retry(Failure::NotProcessed, replay, self.attempts) {
-            let detail = format!("the application at {} takes no connections", self.endpoint.address);
-            let failed = Failed { failure: Failure::NotProcessed, cause: Cause::Connect, detail };
-            return Err(ReceiveError::Failed(failed));
+    /// The endpoint's sidecar says that its application failed the request: then there may be another attempt.
+    fn refuse_failed(&self, head: &ResponseHead<'_>, replayable: bool) -> Result<(), ReceiveError> {
+        if self.plan.direction == Direction::Inbound || head.status < 500 {
+            return Ok(());
         }
-        Ok(())
+        let names = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(ERROR_HEADER));
+        let told = names.filter_map(|field| Cause::told(head.status, field.value)).next();
+        let replay = Replay { idempotent: self.plan.idempotent, complete: replayable };
+        match told {
+            Some((cause, failure)) if retry::may_retry(failure, replay, self.attempts) => {
+                let detail = format!("the sidecar at {} says: {}", self.endpoint.address, cause.name());
+                Err(ReceiveError::Failed(Failed { failure, cause, detail }))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Forwards head and body. `out` holds the head.
