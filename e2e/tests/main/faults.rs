@@ -227,6 +227,10 @@ pub fn without_the_api_server_traffic_goes_on(scene: &Scene) -> Result<()> {
     eventually("the API server answers behind its Service", Duration::from_secs(60), || {
         scene.cluster().service_answers_on_nodes("default", "kubernetes")
     })?;
+    // After such an outage Kubernetes may take the node for lost, and with it all endpoints, until its kubelet has
+    // reported again.
+    scene.cluster().kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s"])?;
+    shop.wait_for_rollouts()?;
     // A change made after that is obeyed: the watches were taken up again.
     shop.apply(&split(100, 0).to_string())?;
     let client = shop.client()?;
