@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// How often the connections are counted.
-pub const LOOK: Duration = Duration::from_secs(2);
+pub const LOOK: Duration = Duration::from_millis(500);
 /// Connections that must have gone for it to be worth while.
 const WORTH: i64 = 100;
 

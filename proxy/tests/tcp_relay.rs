@@ -185,7 +185,7 @@ async fn either_side_may_end_first_and_still_receive() {
 async fn bytes_are_counted_while_the_connection_lasts() {
     let application = app(async |mut stream| {
         stream.write_all(b"four").await.expect("sent");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let road = Road::to(application, &[]).await;
@@ -354,7 +354,7 @@ async fn a_server_that_speaks_first_is_waited_for_once_on_the_whole_road() {
     const DETECT: Duration = Duration::from_secs(1);
     let application = app(async |mut stream| {
         stream.write_all(b"220 ready\r\n").await.expect("sent");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let road = Road::to(application, &[("FERRULE_LIMIT_DETECT", "1s")]).await;

@@ -201,7 +201,6 @@ impl Attempt<'_> {
                 to.trailers(trailers).await.map_err(|_| Side::Endpoint)
             }
             Body::Streaming(client) => {
-                progress.taken.set(true);
                 let mut space = buffer::take();
                 let waits = (Some(&progress.reads_client), None);
                 let result = forward(*client, to, &mut space, progress, waits).await;

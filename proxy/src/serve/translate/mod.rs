@@ -225,6 +225,9 @@ async fn forward(
         let piece = from.piece(space).await.map_err(|_| Transfer::From)?;
         note(from_waits, false);
         note(to_waits, true);
+        if from_waits.is_some() {
+            progress.taken.set(true);
+        }
         progress.moved.set(true);
         let (sent, last) = match piece {
             Piece::Content => (to.content(space, false).await, false),
