@@ -15,7 +15,8 @@ use std::{
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::{io::Interest, net::TcpStream};
 
-/// What a pipe holds. CPU time for a GiB: 64 KiB 730 ms, 256 KiB 670, 512 KiB 360, 1 MiB 320; copying 530 to 1,090.
+/// What a pipe holds. The more a call moves, the cheaper: 256 KiB cost hardly less than copying, 512 KiB about half of it
+/// (`bench/NOTES.md`).
 const SIZE: usize = 512 * 1024;
 /// Pipes of a thread that may be in use: slow readers may keep so many, connections beyond copy.
 const MOST: usize = 16;
