@@ -16,6 +16,7 @@ pub mod balance;
 pub mod buffer;
 pub mod cause;
 pub mod detect;
+pub mod direction;
 pub mod discovery;
 pub mod drain;
 pub mod http1;

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
+pub use crate::direction::Direction;
 use crate::{
     drain::Drain,
     http2::{self, connection::Times, upstreams::Upstreams},
@@ -9,26 +10,6 @@ use crate::{
     pool::Pool,
     telemetry::{Recorder, Telemetry},
 };
-
-/// Which way a connection crosses the sidecar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From the pod's application to the mesh.
-    Outbound,
-    /// From the mesh to the pod's application.
-    Inbound,
-}
-
-impl Direction {
-    /// Label in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Outbound => "outbound",
-            Self::Inbound => "inbound",
-        }
-    }
-}
 
 /// A worker thread's own things.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 
 pub use self::recorder::Recorder;
-use crate::{limits::Limit, tcp::client_hello::ClientHello, worker::Direction};
+use crate::{direction::Direction, limits::Limit, tcp::client_hello::ClientHello};
 
 /// One request that came to its end.
 #[derive(Clone, Copy, Debug)]

@@ -83,7 +83,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::worker::Direction;
+    use crate::direction::Direction;
 
     #[test]
     fn every_request_is_counted_under_its_own_labels() {
