@@ -85,7 +85,7 @@ impl Core {
     }
 
     /// Takes content of the DATA frame that was begun.
-    pub(super) fn content(&mut self, bytes: &[u8], _now: Instant) -> Result<usize, ConnectionError> {
+    pub(super) fn content(&mut self, bytes: &[u8]) -> Result<usize, ConnectionError> {
         let Some(mut incoming) = self.incoming else { return Ok(0) };
         let count = incoming.content.min(bytes.len());
         let padding = if count == incoming.content { incoming.padding.min(bytes.len() - count) } else { 0 };

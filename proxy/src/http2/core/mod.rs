@@ -202,7 +202,7 @@ impl Core {
         }
         loop {
             if self.incoming.is_some() {
-                used += self.content(&bytes[used..], now)?;
+                used += self.content(&bytes[used..])?;
                 if self.incoming.is_some() {
                     return Ok(used);
                 }

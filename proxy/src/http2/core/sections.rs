@@ -101,7 +101,7 @@ impl Core {
             return self.response(id, end, fields, too_large, now);
         }
         if self.role == Role::Client || id.is_multiple_of(2) {
-            return self.unexpected(id, now);
+            return self.unexpected(id);
         }
         if id <= self.last_peer {
             return match self.streams.past(id) {
@@ -237,7 +237,7 @@ impl Core {
         }
     }
 
-    pub(super) fn unexpected(&mut self, id: u32, _now: Instant) -> Result<(), ConnectionError> {
+    pub(super) fn unexpected(&mut self, id: u32) -> Result<(), ConnectionError> {
         if self.is_idle(id) {
             return Err(ConnectionError::protocol("HEADERS on a stream that the peer can't open"));
         }
