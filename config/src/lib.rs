@@ -9,11 +9,16 @@
 //! its last good one when a new one does not parse. This crate knows serde and nothing of
 //! Kubernetes clients or sockets, so that both sides can depend on it and on nothing of each other.
 
+mod balancer;
 mod duration;
 mod mesh;
 pub mod names;
 pub mod shard;
 
+pub use balancer::{
+    Algorithm, Balancer, ConsistentHash, EndpointWeight, HashKey, MAX_WEIGHT, MAX_WEIGHTS, PortBalancer,
+    Session, SessionKeeper, Zones,
+};
 pub use duration::{Duration, DurationError};
 pub use mesh::{
     Backend, FORMAT, HeaderChange, HeaderMatch, HeaderValueMatch, Match, Mesh, PathMatch, RouteEntry, Rule,

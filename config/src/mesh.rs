@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{Duration, PortBalancer};
 
 /// Version of this format. A proxy refuses a [`Mesh`] of a newer one and keeps what it has.
 pub const FORMAT: u32 = 1;
@@ -35,6 +35,9 @@ pub struct Service {
     /// What [`RouteEntry::rule`] points at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+    /// How requests are spread over its endpoints; nothing: by the default [`Balancer`](crate::Balancer).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub balancers: Vec<PortBalancer>,
 }
 
 /// One match and the rule that it leads to.

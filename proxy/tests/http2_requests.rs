@@ -35,7 +35,11 @@ fn rule(backends: Vec<Backend>) -> Rule {
 }
 
 fn always(rule: Rule) -> Service {
-    Service { routes: vec![RouteEntry { port: None, matches: Match::default(), rule: 0 }], rules: vec![rule] }
+    Service {
+        routes: vec![RouteEntry { port: None, matches: Match::default(), rule: 0 }],
+        rules: vec![rule],
+        ..Service::default()
+    }
 }
 
 /// A proxy in front of these endpoints of `cart`.
@@ -87,7 +91,7 @@ async fn a_route_decides_each_request_of_a_connection_by_its_header() {
         entry(Match { method: Some("GET".into()), ..Match::default() }, 0),
     ];
     let rules = vec![rule(vec![to("cart", 1)]), rule(vec![to("cart-v2", 1)])];
-    world.configure("cart", Service { routes, rules });
+    world.configure("cart", Service { routes, rules, ..Service::default() });
     let proxy = world.proxy(&["cart"], &[]).await;
     let mut client = Peer::client(proxy.listeners[0]).await;
     for (user, expected) in [("alpha", "v1"), ("beta", "v2"), ("alpha", "v1"), ("beta", "v2")] {

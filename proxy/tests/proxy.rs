@@ -33,7 +33,7 @@ fn route(matches: Match, rule: usize) -> RouteEntry {
 }
 
 fn always(rule: Rule) -> Service {
-    Service { routes: vec![route(Match::default(), 0)], rules: vec![rule] }
+    Service { routes: vec![route(Match::default(), 0)], rules: vec![rule], ..Service::default() }
 }
 
 #[tokio::test]
@@ -68,6 +68,7 @@ async fn routes_decide_by_path_method_and_header() {
                 route(Match { method: Some("GET".into()), ..Match::default() }, 0),
             ],
             rules: vec![rule(vec![to("cart", 1)]), rule(vec![to("cart-v2", 1)])],
+            ..Service::default()
         },
     );
     let proxy = world.proxy(&["cart"], &[]).await;

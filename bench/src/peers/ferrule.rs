@@ -84,6 +84,7 @@ fn route() -> Service {
             entry(Match::default(), 0),
         ],
         rules: vec![rule("rest", FRONT), rule("blue", ROUTED)],
+        ..Service::default()
     }
 }
 

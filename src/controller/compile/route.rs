@@ -233,7 +233,7 @@ fn service(namespace: &str, of: &Observation, name: &str, routes: &[InForce<'_>]
         }
     }
     entries.sort_by(|(a, one), (b, other)| a.cmp(b).then(one.port.cmp(&other.port)));
-    Service { routes: entries.into_iter().map(|(_, entry)| entry).collect(), rules }
+    Service { routes: entries.into_iter().map(|(_, entry)| entry).collect(), rules, ..Service::default() }
 }
 
 fn compiled(namespace: &str, route: &str, service: &str, rule: &ParsedRule<'_>) -> Rule {
