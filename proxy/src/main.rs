@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use ferrule_proxy::{app, redirect, settings::Settings};
+use ferrule_proxy::{app, memory, redirect, settings::Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    memory::prepare();
     start_log();
     let argument = std::env::args().nth(1);
     let result = match argument.as_deref() {

@@ -28,6 +28,21 @@ impl Burst {
     }
 }
 
+/// Has all threads share one heap; to be called before there is a second thread.
+///
+/// `malloc_trim` gives back the end of the main heap only: what is freed last in a heap of another thread may stay
+/// for good. A request allocates nothing in the steady state, so threads seldom meet there.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn prepare() {
+    #[expect(unsafe_code, reason = "glibc offers this in C only")]
+    // SAFETY: mallopt takes two numbers; no other thread is there yet (mallopt(3): MT-Unsafe init const:mallopt).
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Other allocators have ways of their own.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn prepare() {}
+
 /// Gives back what the allocator holds and nobody uses.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn give_back() {

@@ -1,13 +1,15 @@
 //! Where a request goes: the rule that it falls under, and one of its backends. Pure but for chance.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use ferrule_config::{HeaderChange, Timeouts};
 
+use super::attempts::Terms;
 use crate::{
     cause::Cause,
+    direction::Direction,
     route::{self, Request},
-    snapshot::{Backend, Cluster, Rule, Snapshot},
+    snapshot::{Backend, Cluster, Destination, Rule, Snapshot},
 };
 
 static NO_CHANGE: HeaderChange = HeaderChange { set: Vec::new(), add: Vec::new(), remove: Vec::new() };
@@ -57,14 +59,22 @@ impl<'a> Decision<'a> {
         self.rule.map_or(&NO_CHANGE, |rule| &rule.request_headers)
     }
 
-    /// Changes of the head on the way back.
-    pub fn response_headers(&self) -> &'a HeaderChange {
-        self.rule.map_or(&NO_CHANGE, |rule| &rule.response_headers)
-    }
-
-    /// Time limits.
-    pub fn timeouts(&self) -> &'a Timeouts {
-        self.rule.map_or(&NO_LIMIT, |rule| &rule.timeouts)
+    /// How it is sent to this cluster.
+    pub fn terms(
+        &self,
+        cluster: &'a Cluster,
+        destination: &'a Destination,
+        direction: Direction,
+        started: Instant,
+    ) -> Terms<'a> {
+        Terms {
+            cluster,
+            response_headers: self.rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
+            timeouts: self.rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
+            budget: &destination.budget,
+            direction,
+            started,
+        }
     }
 
     /// Name of the rule, for metrics.

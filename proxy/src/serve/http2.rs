@@ -70,14 +70,9 @@ async fn request(stream: &Stream, destination: &Destination, worker: &Rc<Worker>
             let plan = Plan {
                 head: &head,
                 end: stream.is_at_end(),
-                cluster,
                 http2: cluster.protocol != Protocol::Http1,
                 request_headers: decision.request_headers(),
-                response_headers: decision.response_headers(),
-                timeouts: decision.timeouts(),
-                budget: &destination.budget,
-                direction,
-                started,
+                terms: decision.terms(cluster, destination, direction, started),
             };
             let whole = translate::is_whole(stream);
             translate::run(&mut &*stream, whole, &mut &*stream, &plan, worker).await

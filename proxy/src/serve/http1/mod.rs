@@ -214,12 +214,7 @@ impl Context<'_> {
                     upgrade,
                     expects_continue,
                     idempotent,
-                    cluster,
-                    response_headers: decision.response_headers(),
-                    timeouts: decision.timeouts(),
-                    budget: &destination.budget,
-                    direction,
-                    started,
+                    terms: decision.terms(cluster, destination, direction, started),
                 };
                 exchange::run(client, read, timer, &plan, worker).await
             }
@@ -277,15 +272,10 @@ impl Context<'_> {
         let plan = translate::Plan {
             head: &head,
             end: matches!(framing, Framing::None | Framing::Length(0)),
-            cluster,
             http2: true,
             // They are in the head already.
             request_headers: decide::no_change(),
-            response_headers: decision.response_headers(),
-            timeouts: decision.timeouts(),
-            budget: &self.destination.budget,
-            direction: self.direction,
-            started,
+            terms: decision.terms(cluster, self.destination, self.direction, started),
         };
         let (outcome, reusable) = translate::http1::run(client, &plan, self.worker).await;
         head.give_back();

@@ -1,8 +1,8 @@
 //! One attempt at one endpoint.
 
-use std::{io, pin::pin, rc::Rc, sync::Arc, time::Instant};
+use std::{io, pin::pin, rc::Rc, time::Instant};
 
-use ferrule_config::{Timeouts, names::ERROR_HEADER};
+use ferrule_config::names::ERROR_HEADER;
 use futures::future::{Either, select};
 
 use super::{
@@ -11,22 +11,21 @@ use super::{
     upstream::{self, Opened},
 };
 use crate::{
-    balance::{Endpoint, Load},
+    balance::Load,
     buffer,
     cause::Cause,
     http2::{fields::Fields, streams::Ended},
     limits::Limit,
     message::is_idempotent,
     retry::{self, Failure, Replay},
-    worker::{Direction, Worker},
+    serve::attempts,
+    worker::Worker,
 };
 
 pub(super) struct Attempt<'a> {
     pub plan: &'a Plan<'a>,
     pub worker: &'a Rc<Worker>,
-    pub endpoint: &'a Arc<Endpoint>,
-    /// This one included.
-    pub attempts: usize,
+    pub to: attempts::Attempt<'a>,
 }
 
 /// An attempt that failed before anything was forwarded.
@@ -63,34 +62,26 @@ impl Attempt<'_> {
                 Either::Right((limit, _)) => Err(self.stalled(limit, &progress)),
             }
         };
-        let stopped = match self.deadline() {
+        let stopped = match self.plan.terms.deadline(self.to.began) {
             None => attempt.await,
             Some(deadline) => match tokio::time::timeout_at(deadline.into(), attempt).await {
                 Ok(result) => result,
                 Err(_) if progress.forwarded.get().is_some() => Err(Stop::Broken),
                 Err(_) => {
-                    let detail = format!("no complete response of {} in time", self.plan.cluster.service);
+                    let detail =
+                        format!("no complete response of {} in time", self.plan.terms.cluster.service);
                     Err(self.failed(Failure::Final, Cause::Timeout, detail))
                 }
             },
         };
         match stopped {
             Ok(status) => {
-                let now = Instant::now();
-                self.endpoint.load.observe(now.saturating_duration_since(self.plan.started), now);
+                self.to.responded();
                 Ok(Outcome::Responded(status))
             }
             Err(Stop::Broken) => Ok(Outcome::Broken(progress.forwarded.get())),
             Err(Stop::Failed(failed)) => Err(Failed { taken: progress.taken.get(), ..failed }),
         }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let Timeouts { request, backend_request } = self.plan.timeouts;
-        let set = |limit: &Option<ferrule_config::Duration>| limit.filter(|limit| !limit.is_zero());
-        let request = set(request).map(|limit| self.plan.started + limit.get());
-        let attempt = set(backend_request).map(|limit| Instant::now() + limit.get());
-        request.into_iter().chain(attempt).min()
     }
 
     async fn exchange<R: Receiver>(
@@ -99,13 +90,13 @@ impl Attempt<'_> {
         reply: &mut impl Responder,
         progress: &Progress,
     ) -> Result<u16, Stop> {
-        let _load = Load::begin(self.endpoint);
+        let _load = Load::begin(self.to.endpoint);
         let left = reply.gone();
         let end = match body {
             Body::Whole(content, trailers) => content.is_empty() && trailers.is_none(),
             Body::Streaming(_) => false,
         };
-        let opened = upstream::open(self.plan, self.endpoint.address, end, self.worker).await;
+        let opened = upstream::open(self.plan, self.to.endpoint.address, end, self.worker).await;
         match opened.map_err(|error| self.connect_failed(&error))? {
             Opened::Http2(stream, reused) => {
                 self.talk(
@@ -127,8 +118,8 @@ impl Attempt<'_> {
                 let reusable = sender.is_done() && receiver.is_reusable();
                 drop((sender, receiver));
                 if reusable {
-                    let pool = self.worker.pool(self.plan.direction);
-                    pool.put(self.endpoint.address, connection.into_stream(), Instant::now());
+                    let pool = self.worker.pool(self.plan.terms.direction);
+                    pool.put(self.to.endpoint.address, connection.into_stream(), Instant::now());
                 }
                 Ok(status)
             }
@@ -224,16 +215,18 @@ impl Attempt<'_> {
         if status >= 200 {
             let told = head.value(ERROR_HEADER.as_bytes()).and_then(|name| Cause::told(status, name));
             if let Some((cause, failure)) = told
-                && self.trusts()
+                && self.plan.terms.trusts_endpoint()
                 && !progress.taken.get()
-                && retry::may_retry(failure, self.replay(), self.attempts)
+                && retry::may_retry(failure, self.replay(), self.to.number)
             {
-                let detail = format!("the sidecar at {} says: {}", self.endpoint.address, cause.name());
+                let detail = format!("the sidecar at {} says: {}", self.to.endpoint.address, cause.name());
                 return Err(self.failed(failure, cause, detail));
             }
             return Ok(Some(head));
         }
-        let sent = reply.head(&head, false, self.plan.response_headers, self.trusts()).await;
+        let sent = reply
+            .head(&head, false, self.plan.terms.response_headers, self.plan.terms.trusts_endpoint())
+            .await;
         head.give_back();
         sent.map_err(|_| Stop::Broken)?;
         Ok(None)
@@ -249,7 +242,8 @@ impl Attempt<'_> {
         let status = head.status();
         progress.forwarded.set(Some(status));
         let end = from.is_ended();
-        let sent = reply.head(&head, end, self.plan.response_headers, self.trusts()).await;
+        let sent =
+            reply.head(&head, end, self.plan.terms.response_headers, self.plan.terms.trusts_endpoint()).await;
         head.give_back();
         sent.map_err(|_| Stop::Broken)?;
         if end {
@@ -263,7 +257,7 @@ impl Attempt<'_> {
     }
 
     fn stalled(&self, limit: Limit, progress: &Progress) -> Stop {
-        self.worker.telemetry.limit(self.plan.direction, limit);
+        self.worker.telemetry.limit(self.plan.terms.direction, limit);
         if progress.forwarded.get().is_some() {
             return Stop::Broken;
         }
@@ -271,8 +265,10 @@ impl Attempt<'_> {
             let detail = "nothing more of the request arrived in time".to_owned();
             return self.failed(Failure::Final, Cause::BodyTimeout, detail);
         }
-        let detail =
-            format!("{} of {} sent nothing in time", self.endpoint.address, self.plan.cluster.service);
+        let detail = format!(
+            "{} of {} sent nothing in time",
+            self.to.endpoint.address, self.plan.terms.cluster.service
+        );
         self.failed(Failure::Final, Cause::Timeout, detail)
     }
 
@@ -280,27 +276,15 @@ impl Attempt<'_> {
         Replay { idempotent: is_idempotent(self.plan.head.method()), complete: true }
     }
 
-    fn trusts(&self) -> bool {
-        self.plan.direction == Direction::Outbound
-    }
-
     fn failed(&self, failure: Failure, cause: Cause, detail: String) -> Stop {
         Stop::Failed(Failed { failure, cause, detail, reused: false, taken: false })
     }
 
     fn connect_failed(&self, error: &io::Error) -> Stop {
-        let address = self.endpoint.address;
         if error.kind() == io::ErrorKind::InvalidInput {
             return self.failed(Failure::Final, Cause::BadRequest, error.to_string());
         }
-        let (cause, detail) = match self.plan.direction {
-            Direction::Outbound => {
-                (Cause::Connect, format!("connecting to {address} of {}: {error}", self.plan.cluster.service))
-            }
-            Direction::Inbound => {
-                (Cause::AppConnect, format!("the application takes no connections at {address}: {error}"))
-            }
-        };
+        let (cause, detail) = self.plan.terms.not_connected(self.to.endpoint.address, error);
         self.failed(Failure::NotProcessed, cause, detail)
     }
 
@@ -308,7 +292,7 @@ impl Attempt<'_> {
         if progress.forwarded.get().is_some() {
             return Stop::Broken;
         }
-        let (address, service) = (self.endpoint.address, &self.plan.cluster.service);
+        let (address, service) = (self.to.endpoint.address, &self.plan.terms.cluster.service);
         let (failure, cause, what) = match ended {
             Ended::Refused => (Failure::NotProcessed, Cause::Reset, "refused the request".to_owned()),
             Ended::ByPeer(code) => {

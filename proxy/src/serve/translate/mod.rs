@@ -17,21 +17,20 @@ pub mod http1;
 mod stall;
 mod upstream;
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Instant};
+use std::{cell::Cell, rc::Rc};
 
-use ferrule_config::{HeaderChange, Timeouts};
+use ferrule_config::HeaderChange;
 
 use crate::{
-    balance,
     cause::Cause,
     http2::{
         fields::Fields,
         stream::{Piece, Stream},
         streams::Ended,
     },
-    retry::{self, Budget, Failure, Replay},
-    snapshot::Cluster,
-    worker::{Direction, Worker},
+    retry::Replay,
+    serve::attempts::{Attempts, Terms},
+    worker::Worker,
 };
 use attempt::{Attempt, Failed};
 use stall::Progress;
@@ -88,22 +87,12 @@ pub struct Plan<'a> {
     pub head: &'a Fields,
     /// The request has no content.
     pub end: bool,
-    /// Where it goes.
-    pub cluster: &'a Cluster,
     /// Whether the endpoint is spoken to in HTTP/2.
     pub http2: bool,
     /// Changes on the way there.
     pub request_headers: &'a HeaderChange,
-    /// Changes on the way back.
-    pub response_headers: &'a HeaderChange,
-    /// Time limits.
-    pub timeouts: &'a Timeouts,
-    /// Bounds the retries.
-    pub budget: &'a Budget,
-    /// Which way it goes.
-    pub direction: Direction,
-    /// When it came.
-    pub started: Instant,
+    /// What was decided on it.
+    pub terms: Terms<'a>,
 }
 
 /// How an exchange ended.
@@ -133,7 +122,7 @@ pub async fn run(
     plan: &Plan<'_>,
     worker: &Rc<Worker>,
 ) -> Outcome {
-    plan.budget.deposit(plan.started);
+    let mut attempts = Attempts::begin(&plan.terms, worker);
     let mut body = match collect(client, whole, plan).await {
         Ok(body) => body,
         Err(ended) => {
@@ -141,34 +130,20 @@ pub async fn run(
             return Outcome::Broken(None);
         }
     };
-    let mut tried: Vec<SocketAddr> = Vec::new();
-    let mut stale = 0;
+    let idempotent = crate::message::is_idempotent(plan.head.method());
     loop {
-        let random = |n| fastrand::usize(0..n);
-        let Some(endpoint) = balance::pick(&plan.cluster.endpoints, &tried, Instant::now(), random) else {
-            let detail =
-                format!("{} has no ready endpoint for port {}", plan.cluster.service, plan.cluster.port);
-            return Outcome::Failed(Cause::NoEndpoints, detail);
+        let to = match attempts.next() {
+            Ok(to) => to,
+            Err((cause, detail)) => return Outcome::Failed(cause, detail),
         };
-        let attempt = Attempt { plan, worker, endpoint, attempts: tried.len() + 1 };
-        let Failed { failure, cause, detail, reused, taken } = match attempt.run(&mut body, reply).await {
-            Ok(outcome) => return outcome,
-            Err(failed) => failed,
-        };
-        let complete = !taken;
-        let idempotent = crate::message::is_idempotent(plan.head.method());
-        let replay = Replay { idempotent, complete };
-        // A connection that the peer closed while it idled says nothing about the endpoint.
-        if reused && failure == Failure::Reset && idempotent && complete && stale < 8 {
-            stale += 1;
-            continue;
-        }
-        tried.push(endpoint.address);
-        endpoint.load.observe(retry::PENALTY, Instant::now());
-        if !retry::may_retry(failure, replay, tried.len()) || !plan.budget.withdraw(Instant::now()) {
+        let Failed { failure, cause, detail, reused, taken } =
+            match (Attempt { plan, worker, to }).run(&mut body, reply).await {
+                Ok(outcome) => return outcome,
+                Err(failed) => failed,
+            };
+        if !attempts.again(&to, failure, reused, Replay { idempotent, complete: !taken }) {
             return Outcome::Failed(cause, detail);
         }
-        worker.telemetry.retry(plan.direction, &plan.cluster.service);
     }
 }
 

@@ -37,12 +37,12 @@ pub(super) async fn open(
 ) -> io::Result<Opened> {
     if !plan.http2 {
         let repeatable = end && is_idempotent(plan.head.method());
-        let (stream, is_new) = worker.connection(plan.direction, endpoint, repeatable).await?;
+        let (stream, is_new) = worker.connection(plan.terms.direction, endpoint, repeatable).await?;
         return Ok(Opened::Http1(Box::new(http1::Upstream::new(stream, plan, end).await?), !is_new));
     }
     loop {
         let (connection, is_new) =
-            worker.upstreams(plan.direction).connection(endpoint, worker.http2_settings()).await?;
+            worker.upstreams(plan.terms.direction).connection(endpoint, worker.http2_settings()).await?;
         let bodiless = plan.head.method() == "HEAD";
         let head = |each: fields::Each<'_>| fields::request(plan.head, plan.request_headers, each);
         if let Some(stream) = connection.open(bodiless, end, head) {

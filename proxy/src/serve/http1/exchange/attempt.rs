@@ -5,12 +5,10 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::pin,
-    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
 
-use ferrule_config::Timeouts;
 use tokio::net::TcpStream;
 
 use super::{
@@ -18,21 +16,19 @@ use super::{
     send::{Outgoing, Progress, SendError, stream_body, write_both},
 };
 use crate::{
-    balance::{Endpoint, Load},
+    balance::Load,
     buffer::Buffer,
     cause::Cause,
     limits::Limit,
-    retry::{self, Failure},
-    serve::http1::timer::Timer,
-    worker::{Direction, Worker},
+    retry::Failure,
+    serve::{attempts, http1::timer::Timer},
+    worker::Worker,
 };
 
 pub(super) struct Attempt<'a> {
     pub plan: &'a Plan<'a>,
     pub worker: &'a Worker,
-    pub endpoint: &'a Arc<Endpoint>,
-    /// This one included.
-    pub attempts: usize,
+    pub to: attempts::Attempt<'a>,
     /// Status of the final response, once some of it was written to the client.
     pub forwarded: Cell<Option<u16>>,
     pub progress: Progress,
@@ -68,8 +64,8 @@ enum Expired {
 }
 
 impl<'a> Attempt<'a> {
-    pub fn new(plan: &'a Plan<'a>, worker: &'a Worker, endpoint: &'a Arc<Endpoint>, attempts: usize) -> Self {
-        Self { plan, worker, endpoint, attempts, forwarded: Cell::new(None), progress: Progress::default() }
+    pub fn new(plan: &'a Plan<'a>, worker: &'a Worker, to: attempts::Attempt<'a>) -> Self {
+        Self { plan, worker, to, forwarded: Cell::new(None), progress: Progress::default() }
     }
 
     /// Makes the attempt. An error says also whether the connection had been used before.
@@ -81,12 +77,13 @@ impl<'a> Attempt<'a> {
         request: &mut Outgoing,
     ) -> Result<End, (Failed, bool)> {
         let repeatable = self.plan.idempotent && request.buffered.is_some();
-        let connected = self.worker.connection(self.plan.direction, self.endpoint.address, repeatable).await;
+        let connected =
+            self.worker.connection(self.plan.terms.direction, self.to.endpoint.address, repeatable).await;
         let (mut upstream, is_new) = match connected {
             Ok(connection) => connection,
             Err(error) => return Err((self.connect_failed(&error), false)),
         };
-        let load = Load::begin(self.endpoint);
+        let load = Load::begin(self.to.endpoint);
         let mut response = Buffer::default();
         let received = self.talk(client, read, timer, request, &mut upstream, &mut response).await;
         drop(load);
@@ -95,8 +92,7 @@ impl<'a> Attempt<'a> {
             Err(ReceiveError::Failed(failed)) => return Err((failed, !is_new)),
             Err(ReceiveError::Broken(why)) => return Ok(End::Broken { status: self.forwarded.get(), why }),
         };
-        let now = Instant::now();
-        self.endpoint.load.observe(now.saturating_duration_since(self.plan.started), now);
+        self.to.responded();
         if let Some(length) = request.buffered {
             read.consume(length);
         }
@@ -104,14 +100,13 @@ impl<'a> Attempt<'a> {
             return Ok(End::Tunnel { status: received.status, upstream, pending: response });
         }
         if received.upstream_reusable && response.is_empty() {
-            self.worker.pool(self.plan.direction).put(self.endpoint.address, upstream, now);
+            self.worker.pool(self.plan.terms.direction).put(
+                self.to.endpoint.address,
+                upstream,
+                Instant::now(),
+            );
         }
         Ok(End::Responded { status: received.status, reusable: received.client_reusable })
-    }
-
-    pub fn may_retry(&self, failure: Failure, request: &Outgoing) -> bool {
-        retry::may_retry(failure, request.replay(self.plan.idempotent), self.attempts)
-            && self.plan.budget.withdraw(Instant::now())
     }
 
     /// Sends and receives at once: a server may respond before it has read the whole request.
@@ -176,9 +171,9 @@ impl<'a> Attempt<'a> {
     /// Looks at the clock from time to time and ends when the route's time is up or nothing has moved for too long.
     async fn watch(&self, timer: &mut Timer<'_>) -> Expired {
         let limits = &self.worker.limits;
-        let deadline = self.deadline();
+        let deadline = self.plan.terms.deadline(self.to.began);
         let tick = (limits.client_stall.min(limits.endpoint_stall) / 4).max(Duration::from_millis(1));
-        let (mut since, mut next) = (self.plan.started, self.plan.started + tick);
+        let (mut since, mut next) = (self.plan.terms.started, self.plan.terms.started + tick);
         // What came before this attempt counts for none of them.
         self.progress.moved.set(true);
         loop {
@@ -200,31 +195,23 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        let Timeouts { request, backend_request } = self.plan.timeouts;
-        let set = |limit: &Option<ferrule_config::Duration>| limit.filter(|limit| !limit.is_zero());
-        let request = set(request).map(|limit| self.plan.started + limit.get());
-        let attempt = set(backend_request).map(|limit| Instant::now() + limit.get());
-        request.into_iter().chain(attempt).min()
-    }
-
     fn expired(&self, expired: &Expired) -> ReceiveError {
-        let service = &self.plan.cluster.service;
+        let service = &self.plan.terms.cluster.service;
         let limits = &self.worker.limits;
         match expired {
             Expired::Route => {
                 self.failed(Cause::Timeout, format!("no complete response of {service} in time"))
             }
             Expired::Client => {
-                self.worker.telemetry.limit(self.plan.direction, Limit::ClientStall);
+                self.worker.telemetry.limit(self.plan.terms.direction, Limit::ClientStall);
                 let detail = format!("no more of the request's body for {:?}", limits.client_stall);
                 self.failed(Cause::BodyTimeout, detail)
             }
             Expired::Endpoint => {
-                self.worker.telemetry.limit(self.plan.direction, Limit::EndpointStall);
+                self.worker.telemetry.limit(self.plan.terms.direction, Limit::EndpointStall);
                 let detail = format!(
                     "{} of {service} sent and took nothing for {:?}",
-                    self.endpoint.address, limits.endpoint_stall
+                    self.to.endpoint.address, limits.endpoint_stall
                 );
                 self.failed(Cause::ResponseTimeout, detail)
             }
@@ -240,15 +227,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn connect_failed(&self, error: &io::Error) -> Failed {
-        let address = self.endpoint.address;
-        let (cause, detail) = match self.plan.direction {
-            Direction::Outbound => {
-                (Cause::Connect, format!("connecting to {address} of {}: {error}", self.plan.cluster.service))
-            }
-            Direction::Inbound => {
-                (Cause::AppConnect, format!("the application takes no connections at {address}: {error}"))
-            }
-        };
+        let (cause, detail) = self.plan.terms.not_connected(self.to.endpoint.address, error);
         Failed { failure: Failure::NotProcessed, cause, detail }
     }
 }

@@ -10,25 +10,17 @@ mod attempt;
 mod receive;
 mod send;
 
-use std::{net::SocketAddr, time::Instant};
-
-use ferrule_config::{HeaderChange, Timeouts};
 use tokio::net::TcpStream;
 
 use self::{attempt::Attempt, send::Outgoing};
 use super::timer::Timer;
 use crate::{
-    balance,
     buffer::Buffer,
     cause::Cause,
     http1::{body::Framing, head::Version},
-    retry::{self, Budget, Failure},
-    snapshot::Cluster,
-    worker::{Direction, Worker},
+    serve::attempts::{Attempts, Terms},
+    worker::Worker,
 };
-
-/// Connections that their peer had closed while they idled, and that are passed over in one request.
-const MOST_STALE: usize = 8;
 
 /// A request as it is to be sent, with all that its response depends on.
 pub(super) struct Plan<'a> {
@@ -42,13 +34,7 @@ pub(super) struct Plan<'a> {
     pub upgrade: bool,
     pub expects_continue: bool,
     pub idempotent: bool,
-    /// Where it goes.
-    pub cluster: &'a Cluster,
-    pub response_headers: &'a HeaderChange,
-    pub timeouts: &'a Timeouts,
-    pub budget: &'a Budget,
-    pub direction: Direction,
-    pub started: Instant,
+    pub terms: Terms<'a>,
 }
 
 /// How an exchange ended.
@@ -80,34 +66,20 @@ pub(super) async fn run(
             return End::Failed { cause: Cause::BadRequest, detail, untouched: false };
         }
     };
-    plan.budget.deposit(plan.started);
-    let mut tried: Vec<SocketAddr> = Vec::new();
-    let mut stale = 0;
+    let mut attempts = Attempts::begin(&plan.terms, worker);
     loop {
-        let random = |n| fastrand::usize(0..n);
-        let Some(endpoint) = balance::pick(&plan.cluster.endpoints, &tried, Instant::now(), random) else {
-            let detail =
-                format!("{} has no ready endpoint for port {}", plan.cluster.service, plan.cluster.port);
-            return End::Failed { cause: Cause::NoEndpoints, detail, untouched: true };
+        let to = match attempts.next() {
+            Ok(to) => to,
+            Err((cause, detail)) => return End::Failed { cause, detail, untouched: true },
         };
-        let attempt = Attempt::new(plan, worker, endpoint, tried.len() + 1);
+        let attempt = Attempt::new(plan, worker, to);
         let (error, reused) = match attempt.run(client, read, timer, &mut request).await {
             Ok(end) => return end,
             Err(failed) => failed,
         };
-        // A connection that the peer closed while it idled says nothing about the endpoint: go on with the next
-        // one to the same endpoint, which costs no retry, until a new connection is made.
-        let repeatable = plan.idempotent && request.replay(true).complete;
-        if reused && error.failure == Failure::Reset && repeatable && stale < MOST_STALE {
-            stale += 1;
-            continue;
+        let replay = request.replay(plan.idempotent);
+        if !attempts.again(&to, error.failure, reused, replay) {
+            return End::Failed { cause: error.cause, detail: error.detail, untouched: replay.complete };
         }
-        tried.push(endpoint.address);
-        endpoint.load.observe(retry::PENALTY, Instant::now());
-        if !attempt.may_retry(error.failure, &request) {
-            let untouched = request.replay(true).complete;
-            return End::Failed { cause: error.cause, detail: error.detail, untouched };
-        }
-        worker.telemetry.retry(plan.direction, &plan.cluster.service);
     }
 }

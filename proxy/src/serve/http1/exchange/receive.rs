@@ -20,7 +20,6 @@ use crate::{
     },
     limits::Limit,
     retry::{self, Failure, Replay},
-    worker::Direction,
 };
 
 use ferrule_config::names::ERROR_HEADER;
@@ -50,7 +49,7 @@ impl Attempt<'_> {
             }
             interim += 1;
             if interim > self.worker.limits.interim_responses {
-                self.worker.telemetry.limit(self.plan.direction, Limit::InterimResponses);
+                self.worker.telemetry.limit(self.plan.terms.direction, Limit::InterimResponses);
                 return Err(self.bad_response(format_args!("more than {} interim responses", interim - 1)));
             }
             if self.plan.version == Version::Http11 {
@@ -116,11 +115,11 @@ impl Attempt<'_> {
             (false, true) => Persistence::Implied,
             (false, false) => Persistence::new(client_reusable, plan.version),
         };
-        let trusted = plan.direction == Direction::Outbound;
+        let trusted = plan.terms.trusts_endpoint();
         rewrite::response(
             out,
             &head,
-            plan.response_headers,
+            plan.terms.response_headers,
             persistence,
             trusted,
             self.dechunks(head.framing),
@@ -146,15 +145,15 @@ impl Attempt<'_> {
 
     /// The endpoint's sidecar says that its application failed the request: then there may be another attempt.
     fn refuse_failed(&self, head: &ResponseHead<'_>, replayable: bool) -> Result<(), ReceiveError> {
-        if self.plan.direction == Direction::Inbound || head.status < 500 {
+        if !self.plan.terms.trusts_endpoint() || head.status < 500 {
             return Ok(());
         }
         let names = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(ERROR_HEADER));
         let told = names.filter_map(|field| Cause::told(head.status, field.value)).next();
         let replay = Replay { idempotent: self.plan.idempotent, complete: replayable };
         match told {
-            Some((cause, failure)) if retry::may_retry(failure, replay, self.attempts) => {
-                let detail = format!("the sidecar at {} says: {}", self.endpoint.address, cause.name());
+            Some((cause, failure)) if retry::may_retry(failure, replay, self.to.number) => {
+                let detail = format!("the sidecar at {} says: {}", self.to.endpoint.address, cause.name());
                 Err(ReceiveError::Failed(Failed { failure, cause, detail }))
             }
             _ => Ok(()),
@@ -216,7 +215,7 @@ impl Attempt<'_> {
             Ok(0) if response.is_empty() => Err(self.reset("closed the connection before it responded")),
             Ok(0) => {
                 let detail =
-                    format!("{} closed the connection within the response's head", self.endpoint.address);
+                    format!("{} closed the connection within the response's head", self.to.endpoint.address);
                 Err(ReceiveError::Failed(Failed {
                     failure: Failure::Reset,
                     cause: Cause::BadResponse,
@@ -240,17 +239,17 @@ impl Attempt<'_> {
 
     fn bad_head(&self, error: HeadError) -> ReceiveError {
         if let Some(limit) = error.limit() {
-            self.worker.telemetry.limit(self.plan.direction, limit);
+            self.worker.telemetry.limit(self.plan.terms.direction, limit);
         }
         self.bad_response(format_args!("{error}"))
     }
 
     fn bad_response(&self, what: std::fmt::Arguments<'_>) -> ReceiveError {
-        self.failed(Cause::BadResponse, format!("response of {}: {what}", self.endpoint.address))
+        self.failed(Cause::BadResponse, format!("response of {}: {what}", self.to.endpoint.address))
     }
 
     fn reset(&self, what: &str) -> ReceiveError {
-        let detail = format!("{} of {} {what}", self.endpoint.address, self.plan.cluster.service);
+        let detail = format!("{} of {} {what}", self.to.endpoint.address, self.plan.terms.cluster.service);
         ReceiveError::Failed(Failed { failure: Failure::Reset, cause: Cause::Reset, detail })
     }
 }
