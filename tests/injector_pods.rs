@@ -128,6 +128,8 @@ metadata:
     ferrule.dev/exclude-outbound-addresses: 169.254.169.254,10.0.0.0/8
     ferrule.dev/exclude-uids: '1337'
     ferrule.dev/log-level: info,ferrule_proxy::route=debug
+    ferrule.dev/access-log: json
+    ferrule.dev/access-log-filter: errors
     ferrule.dev/proxy-cpu-request: 100m
     ferrule.dev/proxy-cpu-limit: '1'
     ferrule.dev/proxy-memory-request: 64Mi
@@ -286,12 +288,15 @@ fn variables_are_what_the_proxy_reads() {
     }
     let sidecar = sidecar(&pod);
     assert_eq!(env(sidecar, "FERRULE_LOG")["value"], "info,ferrule_proxy::route=debug");
+    assert_eq!(env(sidecar, "FERRULE_ACCESS_LOG")["value"], "json");
+    assert_eq!(env(sidecar, "FERRULE_ACCESS_LOG_FILTER")["value"], "errors");
     assert_eq!(env(sidecar, "FERRULE_DRAIN_SECONDS")["value"], "20");
     for (name, path) in [
         ("POD_NAME", "metadata.name"),
         ("POD_NAMESPACE", "metadata.namespace"),
         ("POD_IPS", "status.podIPs"),
-        ("NODE_NAME", "spec.nodeName"),
+        ("FERRULE_NODE", "spec.nodeName"),
+        ("FERRULE_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
         ("SERVICE_ACCOUNT", "spec.serviceAccountName"),
     ] {
         assert_eq!(env(sidecar, name)["valueFrom"]["fieldRef"]["fieldPath"], path, "{name}");

@@ -59,6 +59,12 @@ pub struct ProxyArgs {
     /// Log filter of sidecars, unless an annotation says otherwise.
     #[arg(long, env = "FERRULE_PROXY_LOG_LEVEL", default_value = "info")]
     pub proxy_log_level: String,
+    /// Whether sidecars write a line for each request, unless an annotation says otherwise: off, text or json.
+    #[arg(long, env = "FERRULE_PROXY_ACCESS_LOG", default_value = "off", value_parser = injector::AccessLog::FORMATS)]
+    pub proxy_access_log: String,
+    /// Which requests they write a line for: all, or errors.
+    #[arg(long, env = "FERRULE_PROXY_ACCESS_LOG_FILTER", default_value = "all", value_parser = injector::AccessLog::FILTERS)]
+    pub proxy_access_log_filter: String,
     /// CPU that the scheduler sets aside for a sidecar.
     #[arg(long, env = "FERRULE_PROXY_CPU_REQUEST", default_value = "10m")]
     pub proxy_cpu_request: Quantity,
@@ -200,6 +206,8 @@ impl From<ProxyArgs> for injector::ProxySettings {
             proxy_image,
             proxy_image_pull_policy,
             proxy_log_level,
+            proxy_access_log,
+            proxy_access_log_filter,
             proxy_cpu_request,
             proxy_memory_request,
             proxy_cpu_limit,
@@ -209,6 +217,7 @@ impl From<ProxyArgs> for injector::ProxySettings {
             image: proxy_image,
             image_pull_policy: proxy_image_pull_policy,
             log_level: proxy_log_level,
+            access_log: injector::AccessLog { format: proxy_access_log, filter: proxy_access_log_filter },
             resources: injector::Resources {
                 cpu_request: Some(proxy_cpu_request),
                 cpu_limit: proxy_cpu_limit,

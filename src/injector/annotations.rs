@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::{ProxySettings, Quantity, Refusal, Resources};
+use super::{AccessLog, ProxySettings, Quantity, Refusal, Resources};
 
 const PREFIX: &str = "ferrule.dev/";
 /// Names the version that injected the pod; set by the injector, never by a user.
@@ -27,16 +27,22 @@ pub const PROXY_CPU_LIMIT: &str = "ferrule.dev/proxy-cpu-limit";
 pub const PROXY_MEMORY_REQUEST: &str = "ferrule.dev/proxy-memory-request";
 /// Memory limit of the sidecar.
 pub const PROXY_MEMORY_LIMIT: &str = "ferrule.dev/proxy-memory-limit";
+/// Whether the sidecar writes a line for each request, and how.
+pub const ACCESS_LOG: &str = "ferrule.dev/access-log";
+/// Which requests it writes a line for.
+pub const ACCESS_LOG_FILTER: &str = "ferrule.dev/access-log-filter";
 /// Time that the sidecar leaves open requests when it is told to stop.
 pub const DRAIN_SECONDS: &str = "ferrule.dev/drain-seconds";
 
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 13] = [
     INJECTED,
     EXCLUDE_INBOUND_PORTS,
     EXCLUDE_OUTBOUND_PORTS,
     EXCLUDE_OUTBOUND_ADDRESSES,
     EXCLUDE_UIDS,
     LOG_LEVEL,
+    ACCESS_LOG,
+    ACCESS_LOG_FILTER,
     PROXY_CPU_REQUEST,
     PROXY_CPU_LIMIT,
     PROXY_MEMORY_REQUEST,
@@ -55,6 +61,7 @@ pub(super) struct Options {
     pub(super) exclude_outbound_addresses: Vec<String>,
     pub(super) exclude_uids: Vec<u32>,
     pub(super) log_level: String,
+    pub(super) access_log: AccessLog,
     pub(super) resources: Resources,
     pub(super) drain_seconds: u64,
 }
@@ -83,6 +90,7 @@ impl Options {
             exclude_uids: annotations
                 .list(EXCLUDE_UIDS, "user ids, separated by commas", |id| id.parse().ok())?,
             log_level: annotations.log_level()?.unwrap_or(&proxy.log_level).to_owned(),
+            access_log: annotations.access_log(&proxy.access_log)?,
             resources: annotations.resources(bounds, &proxy.resources)?,
             drain_seconds: annotations.drain_seconds(bounds)?,
         })
@@ -153,6 +161,34 @@ impl<'a> Annotations<'a> {
             value: value.to_owned(),
             accepted: "off, error, warn, info, debug or trace, or for single modules \"info,ferrule_proxy::route=debug\"",
         })
+    }
+
+    fn access_log(&self, default: &AccessLog) -> Result<AccessLog, Refusal> {
+        let AccessLog { format, filter } = default;
+        Ok(AccessLog {
+            format: self
+                .one_of(ACCESS_LOG, &AccessLog::FORMATS, "off, text or json")?
+                .unwrap_or(format)
+                .to_owned(),
+            filter: self
+                .one_of(ACCESS_LOG_FILTER, &AccessLog::FILTERS, "all or errors")?
+                .unwrap_or(filter)
+                .to_owned(),
+        })
+    }
+
+    fn one_of(
+        &self,
+        name: &'static str,
+        known: &[&str],
+        accepted: &'static str,
+    ) -> Result<Option<&'a str>, Refusal> {
+        match self.value(name) {
+            Some(value) if !known.contains(&value) => {
+                Err(Refusal::Annotation { name, value: value.to_owned(), accepted })
+            }
+            value => Ok(value),
+        }
     }
 
     fn resources(&self, bounds: Bounds, defaults: &Resources) -> Result<Resources, Refusal> {

@@ -66,9 +66,12 @@ pub(super) fn sidecar(
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
         field("POD_IPS", "status.podIPs"),
-        field("NODE_NAME", "spec.nodeName"),
+        field("FERRULE_NODE", "spec.nodeName"),
+        field("FERRULE_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
         field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
         variable("FERRULE_LOG", &options.log_level),
+        variable("FERRULE_ACCESS_LOG", &options.access_log.format),
+        variable("FERRULE_ACCESS_LOG_FILTER", &options.access_log.filter),
         variable("FERRULE_TCP_PROBES", join(probes)),
         variable("FERRULE_DRAIN_SECONDS", options.drain_seconds),
     ];

@@ -33,7 +33,7 @@ pub use metrics::{Metrics, Readiness, ReviewResult};
 pub use namespaces::Namespaces;
 pub use quantity::{Quantity, QuantityError};
 pub use refusal::Refusal;
-pub use settings::{ProxySettings, Resources, Settings};
+pub use settings::{AccessLog, ProxySettings, Resources, Settings};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch};
 use tracing::info;

@@ -32,8 +32,32 @@ pub struct ProxySettings {
     pub image_pull_policy: Option<String>,
     /// Log filter of the sidecar, for example `info`.
     pub log_level: String,
+    /// Lines about single requests.
+    pub access_log: AccessLog,
     /// Requests and limits.
     pub resources: Resources,
+}
+
+/// Whether and how the sidecar writes a line for each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// One of [`Self::FORMATS`].
+    pub format: String,
+    /// One of [`Self::FILTERS`].
+    pub filter: String,
+}
+
+impl AccessLog {
+    /// Formats; `off` is none.
+    pub const FORMATS: [&str; 3] = ["off", "text", "json"];
+    /// All requests, or those that failed.
+    pub const FILTERS: [&str; 2] = ["all", "errors"];
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { format: "off".to_owned(), filter: "all".to_owned() }
+    }
 }
 
 /// Requests and limits of the sidecar; what is absent is not set on the container.
@@ -63,6 +87,7 @@ impl Settings {
                 image: proxy_image.into(),
                 image_pull_policy: None,
                 log_level: "info".to_owned(),
+                access_log: AccessLog::default(),
                 resources: Resources {
                     cpu_request: quantity("10m"),
                     cpu_limit: None,
