@@ -1,17 +1,20 @@
 //! Sockets: listening, dialling, and where a redirected connection was meant to go.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    pin::pin,
     task::{Context, Waker},
     time::Duration,
 };
 
+use futures::future::{Either, select};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     io::Interest,
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 
 /// Connections that may wait to be accepted.
@@ -51,11 +54,47 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// # Errors
 /// Those of the system, or `TimedOut`.
 pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout(limit, TcpStream::connect(address))
+    let stream = timeout(limit, TcpStream::connect(address))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}")))??;
     prepare(&stream);
     Ok(stream)
+}
+
+/// How long the first address of an endpoint is tried alone (RFC 8305 §5, Connection Attempt Delay).
+const ALONE: Duration = Duration::from_millis(250);
+
+/// Connects to whichever of an endpoint's two addresses answers, the first if it is not much slower; at most for this
+/// long ("Happy Eyeballs", RFC 8305).
+///
+/// # Errors
+/// Those of the system for the first address, or `TimedOut`.
+pub async fn connect_either(
+    first: SocketAddr,
+    second: Option<SocketAddr>,
+    limit: Duration,
+) -> io::Result<TcpStream> {
+    let Some(second) = second else { return connect(first, limit).await };
+    either(connect(first, limit), async || connect(second, limit).await).await
+}
+
+async fn either<T>(
+    first: impl Future<Output = io::Result<T>>,
+    second: impl AsyncFnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let mut first = pin!(first);
+    let error = match timeout(ALONE, first.as_mut()).await {
+        Ok(Ok(connected)) => return Ok(connected),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            return match select(first, pin!(second())).await {
+                Either::Left((Ok(connected), _)) | Either::Right((Ok(connected), _)) => Ok(connected),
+                Either::Left((Err(error), second)) => second.await.map_err(|_| error),
+                Either::Right((Err(_), first)) => first.await,
+            };
+        }
+    };
+    second().await.map_err(|_| error)
 }
 
 /// Sets the options that every connection has: no Nagle delay, keep-alive probes that find a dead peer.
@@ -117,4 +156,61 @@ pub fn seems_quiet(stream: &TcpStream) -> bool {
 pub fn reset(stream: TcpStream) {
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     drop(stream);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    async fn after(wait: u64, result: Result<u8, io::ErrorKind>) -> io::Result<u8> {
+        sleep(Duration::from_millis(wait)).await;
+        result.map_err(io::Error::from)
+    }
+
+    /// What comes of it, after how many milliseconds, and whether the second was tried.
+    async fn race(
+        first: (u64, Result<u8, io::ErrorKind>),
+        second: (u64, Result<u8, io::ErrorKind>),
+    ) -> (Result<u8, io::ErrorKind>, u128, bool) {
+        let (begun, tried) = (Instant::now(), Cell::new(false));
+        let result = either(after(first.0, first.1), async || {
+            tried.set(true);
+            after(second.0, second.1).await
+        });
+        let result = result.await.map_err(|error| error.kind());
+        (result, begun.elapsed().as_millis(), tried.get())
+    }
+
+    const REFUSED: Result<u8, io::ErrorKind> = Err(io::ErrorKind::ConnectionRefused);
+    const LOST: Result<u8, io::ErrorKind> = Err(io::ErrorKind::TimedOut);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_second_address_is_tried_only_when_the_first_fails_or_is_slow() {
+        assert_eq!(race((100, Ok(1)), (0, Ok(2))).await, (Ok(1), 100, false));
+        assert_eq!(race((10, REFUSED), (5, Ok(2))).await, (Ok(2), 15, true));
+        assert_eq!(race((5000, LOST), (5, Ok(2))).await, (Ok(2), 255, true));
+        assert_eq!(race((300, Ok(1)), (5000, LOST)).await, (Ok(1), 300, true));
+        assert_eq!(race((300, REFUSED), (100, Ok(2))).await, (Ok(2), 350, true));
+        assert_eq!(race((400, Ok(1)), (10, REFUSED)).await, (Ok(1), 400, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_both_fail_the_first_one_s_failure_is_told() {
+        assert_eq!(race((10, REFUSED), (10, LOST)).await.0, REFUSED);
+        assert_eq!(race((300, REFUSED), (10, LOST)).await.0, REFUSED);
+        assert_eq!(race((300, REFUSED), (1000, LOST)).await.0, REFUSED);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_listens_on_one_family_is_reached() {
+        let listener = listen("[::1]:0".parse().expect("an address")).expect("IPv6 on loopback");
+        let second = listener.local_addr().expect("bound");
+        let first = SocketAddr::from(([127, 0, 0, 1], second.port()));
+        let stream = connect_either(first, Some(second), Duration::from_secs(5)).await.expect("reached");
+        assert_eq!(stream.peer_addr().expect("connected"), second);
+    }
 }
