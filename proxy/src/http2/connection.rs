@@ -19,7 +19,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    buffer,
+    buffer::{self, Buffer},
     drain::{Drain, Phase},
     limits::{Http2Limits, Limit},
 };
@@ -161,15 +161,15 @@ impl Connection {
         self.wake();
     }
 
-    /// Reads and writes until the connection has ended. `read`: what was already read. `tell` is given what
-    /// happens.
+    /// Reads and writes until the connection has ended. `read`: what was already read; its memory is given back before
+    /// anything is waited for. `tell` is given what happens.
     ///
     /// # Errors
     /// How the peer broke the rules; it was told.
     pub async fn drive(
         self: &Rc<Self>,
         mut io: impl AsyncRead + AsyncWrite + Unpin,
-        read: &[u8],
+        read: Buffer,
         times: Times,
         drain: &Drain,
         tell: impl FnMut(Event),
@@ -182,7 +182,9 @@ impl Connection {
             stuck_since: None,
             begun: None,
         };
-        let outcome = match driver.receive(read) {
+        let received = driver.receive(read.data());
+        drop(read);
+        let outcome = match received {
             Ok(()) => driver.run(&mut io, times, drain).await,
             Err(error) => Err(error),
         };

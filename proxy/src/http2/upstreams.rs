@@ -16,7 +16,7 @@ use super::{
     core::Role,
     frame::MAX_31,
 };
-use crate::{drain::Drain, limits::Http2Limits, net, pool::IDLE_LIMIT};
+use crate::{buffer::Buffer, drain::Drain, limits::Http2Limits, net, pool::IDLE_LIMIT};
 
 /// Connections to one endpoint, per thread.
 const MOST: usize = 64;
@@ -95,7 +95,7 @@ impl Upstreams {
         }
         let (driven, times, drain) = (Rc::clone(&connection), settings.times, settings.drain.clone());
         tokio::task::spawn_local(async move {
-            if let Err(error) = driven.drive(stream, &[], times, &drain, drop).await {
+            if let Err(error) = driven.drive(stream, Buffer::default(), times, &drain, drop).await {
                 tracing::debug!(%endpoint, %error, "HTTP/2 connection to an endpoint ended");
             }
         });

@@ -53,7 +53,7 @@ pub async fn serve(
         }
         Event::Exceeded(limit) => worker.telemetry.limit(direction, limit),
     };
-    let driven = connection.drive(client, read.data(), settings.times, settings.drain, tell).await;
+    let driven = connection.drive(client, read, settings.times, settings.drain, tell).await;
     if let Err(error) = driven {
         tracing::debug!(?direction, %error, "HTTP/2 connection ended");
     }
