@@ -55,7 +55,7 @@ fn application(address: SocketAddr) -> Destination {
     destination
 }
 
-/// Serves a connection for the application at `address`.
+/// Serves a connection for the application at `address`. Boxed by its steps as in [`crate::outbound::serve`].
 pub async fn serve(
     mut client: TcpStream,
     address: SocketAddr,
@@ -65,17 +65,17 @@ pub async fn serve(
     let destination = applications.at(address);
     let service = Arc::clone(&destination.now().cluster.service);
     let connect = async || Ok((address, net::connect(address, worker.limits.connect).await?));
-    match sniff::sniff(&mut client, &destination, &worker.limits, connect).await {
+    match Box::pin(sniff::sniff(&mut client, &destination, &worker.limits, connect)).await {
         Ok(Found::Http1(read, early)) => {
             worker.telemetry.connection(IN, &service, Carried::Http1);
             if let Some((address, upstream)) = early {
                 worker.inbound.put(address, upstream, Instant::now());
             }
-            serve::http1::serve(client, read, &destination, worker, IN).await;
+            Box::pin(serve::http1::serve(client, read, &destination, worker, IN)).await;
         }
         Ok(Found::Http2(read)) => {
             worker.telemetry.connection(IN, &service, Carried::Http2);
-            serve::http2::serve(client, read, &destination, worker, IN).await;
+            Box::pin(serve::http2::serve(client, read, &destination, worker, IN)).await;
         }
         Ok(Found::Opaque(read, early)) => {
             worker.telemetry.connection(IN, &service, Carried::Tcp);
@@ -86,7 +86,7 @@ pub async fn serve(
             match upstream {
                 Ok(upstream) => {
                     let flows = worker.telemetry.flows(IN);
-                    tcp::relay(client, read, upstream, Buffer::default(), &flows).await;
+                    Box::pin(tcp::relay(client, read, upstream, Buffer::default(), &flows)).await;
                 }
                 Err(error) => fail(client, address, &error),
             }

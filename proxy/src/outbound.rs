@@ -22,29 +22,30 @@ const OUT: Direction = Direction::Outbound;
 pub async fn redirected(client: TcpStream, original: SocketAddr, worker: &Rc<Worker>, discovery: &Discovery) {
     match discovery.resolve(original).await {
         Resolved::Service(destination) => serve(client, &destination, worker).await,
-        Resolved::Outside => pass_through(client, original, worker).await,
+        Resolved::Outside => Box::pin(pass_through(client, original, worker)).await,
     }
 }
 
-/// Serves a connection to a destination.
+/// Serves a connection to a destination. What each step needs lies on the heap by itself: a connection would else have room
+/// for the largest of them, all the time.
 pub async fn serve(mut client: TcpStream, destination: &Arc<Destination>, worker: &Rc<Worker>) {
     let service = Arc::clone(&destination.now().cluster.service);
     let connect = async || connect_any(destination, worker).await;
-    match sniff::sniff(&mut client, destination, &worker.limits, connect).await {
+    match Box::pin(sniff::sniff(&mut client, destination, &worker.limits, connect)).await {
         Ok(Found::Http1(read, early)) => {
             worker.telemetry.connection(OUT, &service, Carried::Http1);
             if let Some((address, upstream)) = early {
                 worker.outbound.put(address, upstream, Instant::now());
             }
-            serve::http1::serve(client, read, destination, worker, OUT).await;
+            Box::pin(serve::http1::serve(client, read, destination, worker, OUT)).await;
         }
         Ok(Found::Http2(read)) => {
             worker.telemetry.connection(OUT, &service, Carried::Http2);
-            serve::http2::serve(client, read, destination, worker, OUT).await;
+            Box::pin(serve::http2::serve(client, read, destination, worker, OUT)).await;
         }
         Ok(Found::Opaque(read, early)) => {
             worker.telemetry.connection(OUT, &service, Carried::Tcp);
-            relay(client, read, early, destination, worker).await;
+            Box::pin(relay(client, read, early, destination, worker)).await;
         }
         Ok(Found::Nothing) => {}
         Err(error) => fail(client, &service, &error),

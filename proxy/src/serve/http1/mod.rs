@@ -191,7 +191,8 @@ impl Context<'_> {
         let end = match &decision.target {
             Err((cause, detail)) => End::Failed { cause: *cause, detail: detail.clone(), untouched: true },
             Ok(cluster) if cluster.protocol == Protocol::Http2 => {
-                self.translate(client, read, &out, info, cluster, &decision, started).await
+                // Boxed, or every connection would have room for it while it idles.
+                Box::pin(self.translate(client, read, &out, info, cluster, &decision, started)).await
             }
             Ok(cluster) => {
                 let Info {
