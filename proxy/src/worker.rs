@@ -1,15 +1,22 @@
 //! What a worker thread has: everything that serving a connection needs, shared by the thread's tasks alone.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use crate::direction::Direction;
 use crate::{
     drain::Drain,
-    http2::{self, connection::Times, upstreams::Upstreams},
+    http2::{self, driver::Times, upstreams::Upstreams},
     limits::{Http2Limits, Limits},
     pool::Pool,
     telemetry::{Recorder, Telemetry},
 };
+
+/// An HTTP/2 connection without a request gives back its header tables after this time.
+const REST: Duration = Duration::from_secs(60);
 
 /// A worker thread's own things.
 #[derive(Debug)]
@@ -59,7 +66,7 @@ impl Worker {
         http2::upstreams::Settings {
             connect,
             limits: Http2Limits { head_bytes, head_fields: fields, ..http2 },
-            times: Times { idle, head, stall: client_stall },
+            times: Times { idle, rest: REST, head, stall: client_stall },
             drain: &self.drain,
         }
     }

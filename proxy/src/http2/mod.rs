@@ -1,9 +1,10 @@
 //! HTTP/2 (RFC 9113), both roles, on one thread.
 //!
 //! ```text
-//!   socket ─▶ connection (driver: reads, writes) ─▶ core (pure: frames in, frames out) ─▶ streams
-//!                                                     │        ▲                             │
-//!                                                  hpack     flood                  stream (async handle)
+//!   socket ─▶ driver ─▶ connection ─▶ core (pure: frames in, frames out) ─▶ streams, by number
+//!            (reads, writes) ▲            │        │
+//!                            │          hpack    flood
+//!             a request ─▶ stream (async handle)
 //! ```
 //!
 //! One task drives a connection's socket; every request has a task of its own and speaks to the connection through
@@ -11,6 +12,7 @@
 
 pub mod connection;
 pub mod core;
+pub mod driver;
 pub mod fields;
 pub mod flood;
 pub mod frame;

@@ -32,6 +32,24 @@ pub struct Stream {
     id: u32,
 }
 
+impl Connection {
+    /// Opens a stream and sends its head. `None`: no stream can be opened here, now or ever.
+    #[must_use]
+    pub fn open(
+        self: &Rc<Self>,
+        bodiless: bool,
+        end: bool,
+        head: impl FnOnce(&mut dyn FnMut(hpack::Field<'_>)),
+    ) -> Option<Stream> {
+        let mut core = self.core();
+        let id = core.open(bodiless)?;
+        core.send_section(id, end, head);
+        drop(core);
+        self.wake();
+        Some(Stream::new(Rc::clone(self), id))
+    }
+}
+
 impl Stream {
     pub(super) fn new(connection: Rc<Connection>, id: u32) -> Self {
         Self { connection, id }

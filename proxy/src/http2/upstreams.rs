@@ -11,11 +11,7 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use super::{
-    connection::{Connection, Times},
-    core::Role,
-    frame::MAX_31,
-};
+use super::{connection::Connection, core::Role, driver::Times, frame::MAX_31};
 use crate::{buffer::Buffer, drain::Drain, limits::Http2Limits, net, pool::IDLE_LIMIT};
 
 /// Connections to one endpoint, per thread.

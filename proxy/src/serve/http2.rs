@@ -14,12 +14,7 @@ use crate::{
     cause::Cause,
     http1::head::MAX_FIELDS,
     http2::{
-        connection::{Connection, Event},
-        core::Role,
-        fields::Fields,
-        frame::Code,
-        hpack,
-        stream::Stream,
+        connection::Connection, core::Role, driver::Event, fields::Fields, frame::Code, hpack, stream::Stream,
     },
     message::Field,
     route::Request,

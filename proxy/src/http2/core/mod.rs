@@ -239,6 +239,20 @@ impl Core {
         }
     }
 
+    /// Gives back what serves the requests of a moment alone, after a long pause.
+    pub fn give_back(&mut self) {
+        self.encoder.forget();
+        self.decoder.shrink();
+        self.accepted = Vec::new();
+        self.exceeded = Vec::new();
+    }
+
+    /// Whether there is something of it, for tests.
+    #[cfg(test)]
+    pub(super) fn holds_header_memory(&self) -> bool {
+        self.encoder.holds_memory()
+    }
+
     /// SETTINGS come first (§3.4), and nothing comes between the frames of a header block (§6.10).
     fn check_order(&mut self, header: Header) -> Result<(), ConnectionError> {
         if !self.greeted {

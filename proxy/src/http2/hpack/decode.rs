@@ -72,6 +72,12 @@ impl Decoder {
         }
     }
 
+    /// Gives back what memory can be had again: the table itself has to stay, for the peer refers to it.
+    pub fn shrink(&mut self) {
+        self.table.shrink();
+        self.scratch = Scratch::default();
+    }
+
     /// Decodes one complete header block and hands out each field in order; the slices live for the call only.
     ///
     /// It goes on through the whole block even if `each` ignores fields, because the table must stay in step.

@@ -34,12 +34,25 @@ const LITERAL: Form = (0x00, 4);
 #[derive(Debug)]
 pub struct Encoder {
     table: Table,
-    index: Index,
-    remembered: Remembered,
+    /// Allocated by the first field that may come again.
+    memory: Option<Box<Memory>>,
     /// The size that the peer's copy of the table has.
     announced: usize,
     /// The smallest size since then.
     smallest: usize,
+}
+
+/// What tells whether a field was sent before: more than a kilobyte.
+#[derive(Debug)]
+struct Memory {
+    index: Index,
+    remembered: Remembered,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { index: Index::new(), remembered: Remembered::new() }
+    }
 }
 
 impl Default for Encoder {
@@ -54,8 +67,7 @@ impl Encoder {
     pub const fn new() -> Self {
         Self {
             table: Table::new(MAX_TABLE_SIZE),
-            index: Index::new(),
-            remembered: Remembered::new(),
+            memory: None,
             announced: MAX_TABLE_SIZE,
             smallest: MAX_TABLE_SIZE,
         }
@@ -67,6 +79,18 @@ impl Encoder {
         let size = size.min(MAX_TABLE_SIZE);
         self.table.set_max_size(size);
         self.smallest = self.smallest.min(size);
+    }
+
+    /// Gives all memory back. The next block begins by emptying the peer's copy of the table. Not to be called between
+    /// the fields of a block.
+    pub fn forget(&mut self) {
+        self.memory = None;
+        if self.table.len() > 0 {
+            let size = self.table.max_size();
+            self.table.set_max_size(0);
+            self.table.set_max_size(size);
+            self.smallest = 0;
+        }
     }
 
     /// To be called before the first field of each block.
@@ -118,10 +142,11 @@ impl Encoder {
             put_literal(LITERAL, index, name, value, out);
             return;
         }
+        let Memory { index: known, remembered } = &mut **self.memory.get_or_insert_default();
         let hashes = Hashes::of(name, value);
         let alive = self.table.len();
         let same_field = |age| self.table.entry(age) == Some((name, value));
-        if let Some(age) = self.index.field(hashes, alive, same_field) {
+        if let Some(age) = known.field(hashes, alive, same_field) {
             put_index(STATIC_TABLE.len() + 1 + age, out);
             return;
         }
@@ -129,15 +154,21 @@ impl Encoder {
             index
         } else {
             let same_name = |age| self.table.entry(age).is_some_and(|(each, _)| each == name);
-            self.index.name(hashes, alive, same_name).map_or(0, |age| STATIC_TABLE.len() + 1 + age)
+            known.name(hashes, alive, same_name).map_or(0, |age| STATIC_TABLE.len() + 1 + age)
         };
-        if self.remembered.again(hashes) {
+        if remembered.again(hashes) {
             put_literal(LITERAL_TO_INDEX, index, name, value, out);
             self.table.insert(name, value);
-            self.index.insert(hashes);
+            known.insert(hashes);
         } else {
             put_literal(LITERAL, index, name, value, out);
         }
+    }
+
+    /// Whether anything was allocated, for tests.
+    #[cfg(test)]
+    pub(in crate::http2) fn holds_memory(&self) -> bool {
+        self.memory.is_some() || self.table.capacity() > 0
     }
 
     /// The table, for tests.

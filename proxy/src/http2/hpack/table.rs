@@ -63,6 +63,16 @@ impl Table {
         }
     }
 
+    /// Gives back memory that no entry lies in.
+    pub(super) fn shrink(&mut self) {
+        let oldest = self.entries.back().map_or(self.end(), |entry| entry.start);
+        let dead = oldest.wrapping_sub(self.base) as usize;
+        self.octets.drain(..dead);
+        self.base = oldest;
+        self.octets.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
+
     /// Name and value of the entry before which `age` others are newer.
     #[inline]
     pub(super) fn entry(&self, age: usize) -> Option<(&[u8], &[u8])> {
@@ -202,6 +212,7 @@ mod tests {
         Insert(Vec<u8>, Vec<u8>),
         InsertWithNameOf(usize, Vec<u8>),
         Resize(usize),
+        Shrink,
     }
 
     fn octets() -> impl Strategy<Value = Vec<u8>> {
@@ -213,6 +224,7 @@ mod tests {
             8 => (octets(), octets()).prop_map(|(name, value)| Step::Insert(name, value)),
             4 => (0_usize..10, octets()).prop_map(|(age, value)| Step::InsertWithNameOf(age, value)),
             1 => prop_oneof![Just(0), Just(4096), 0_usize..600].prop_map(Step::Resize),
+            1 => Just(Step::Shrink),
         ]
     }
 
@@ -242,6 +254,7 @@ mod tests {
                         model.max_size = max_size;
                         model.evict_to(max_size);
                     }
+                    Step::Shrink => table.shrink(),
                 }
                 let entries: Vec<_> = (0..table.len()).filter_map(|age| table.entry(age)).collect();
                 let expected: Vec<_> = model.entries.iter().map(|(name, value)| (&name[..], &value[..])).collect();
@@ -273,6 +286,18 @@ mod tests {
         table.insert_with_name_of(0, b"new value, longer");
         assert_eq!(table.len(), 1);
         assert_eq!(table.entry(0), Some((&b"name"[..], &b"new value, longer"[..])));
+    }
+
+    #[test]
+    fn a_shrunk_table_has_memory_for_its_entries_alone() {
+        let mut table = Table::new(4096);
+        for round in 0..1000_u32 {
+            table.insert(b"x-request-id", &round.to_be_bytes());
+        }
+        let octets = table.len() * 16;
+        table.shrink();
+        assert_eq!(table.capacity(), octets);
+        assert_eq!(table.entry(0), Some((&b"x-request-id"[..], &999_u32.to_be_bytes()[..])));
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub(super) enum Step {
     Block(Vec<Owned>),
     /// The peer's SETTINGS_HEADER_TABLE_SIZE.
     TableSize(usize),
+    /// A long pause.
+    Forget,
 }
 
 fn any_octets() -> impl Strategy<Value = Vec<u8>> {
@@ -51,7 +53,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let block = prop::collection::vec((name(), value()), 0..16).prop_map(Step::Block);
     let size = prop_oneof![Just(0), Just(4096), Just(65_536), 0_usize..400].prop_map(Step::TableSize);
-    prop::collection::vec(prop_oneof![4 => block, 1 => size], 1..40)
+    prop::collection::vec(prop_oneof![8 => block, 2 => size, 1 => Just(Step::Forget)], 1..40)
 }
 
 /// Blocks of any octets, some of which begin as blocks do.
@@ -90,6 +92,10 @@ proptest! {
                 Step::TableSize(size) => {
                     encoder.set_max_table_size(size);
                     decoder.set_max_table_size(size);
+                }
+                Step::Forget => {
+                    encoder.forget();
+                    decoder.shrink();
                 }
                 Step::Block(fields) => {
                     let block = encode(&mut encoder, &fields);

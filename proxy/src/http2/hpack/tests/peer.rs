@@ -16,6 +16,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::TableSize(size) => encoder.set_max_table_size(size),
+                Step::Forget => encoder.forget(),
                 // The peer takes no block that has nothing but a table size.
                 Step::Block(fields) if fields.is_empty() => {}
                 Step::Block(fields) => {

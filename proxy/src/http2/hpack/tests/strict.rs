@@ -133,6 +133,19 @@ fn a_larger_size_is_announced_before_it_is_used() {
 }
 
 #[test]
+fn what_was_forgotten_is_taken_out_of_the_peers_table_too() {
+    let mut encoder = Encoder::new();
+    let usual = owned(&[("user-agent", "client/1.0")]);
+    let first: Vec<_> = (0..3).map(|_| encode(&mut encoder, &usual)).collect();
+    assert_eq!(first[2].len(), 1, "indexed");
+    encoder.forget();
+    assert_eq!(encoder.table().capacity(), 0);
+    assert_eq!(encode(&mut encoder, &usual), [hex("20 3f e1 1f"), first[0].clone()].concat(), "as a new one");
+    encoder.forget();
+    assert_eq!(encode(&mut encoder, &usual), first[0], "an empty table needs no word");
+}
+
+#[test]
 fn sensitive_fields_never_come_into_the_table() {
     let mut encoder = Encoder::new();
     let fields = owned(&[
