@@ -9,6 +9,23 @@ pub const MAX_WEIGHTS: usize = 64;
 /// Largest weight of an endpoint.
 pub const MAX_WEIGHT: u16 = 1000;
 
+/// Fewest points on a ring, and fewest entries of a table, in [`ConsistentHash::size`].
+pub const MIN_HASH_SIZE: u32 = 64;
+/// Most points that [`Algorithm::RingHash`] can be asked for.
+pub const MAX_RING_SIZE: u32 = 65_536;
+/// Most entries of [`Algorithm::Maglev`]'s table; a prime, as all sizes of it are.
+pub const MAX_TABLE_SIZE: u32 = 65_537;
+/// Longest [`Balancer::slow_start`]: 15 minutes.
+pub const MAX_SLOW_START: Duration = Duration::from_millis(15 * 60 * 1000);
+/// Longest life of a session's cookie, and the most that browsers grant: 400 days (RFC 6265bis §5.5).
+pub const MAX_SESSION_TTL: Duration = Duration::from_millis(400 * 24 * 3600 * 1000);
+
+/// Whether a number is prime, by trial division: for sizes of tables, not for large numbers.
+#[must_use]
+pub fn is_prime(number: u32) -> bool {
+    number > 1 && (2..=number.isqrt()).all(|divisor| !number.is_multiple_of(divisor))
+}
+
 /// The balancer of a Service, or of one of its ports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,7 +50,7 @@ pub struct Balancer {
     pub weights: Vec<EndpointWeight>,
     /// Whether endpoints of the client's own zone are preferred.
     pub zones: Zones,
-    /// Time over which an endpoint that has just come gets its full share. Default: at once.
+    /// Time over which an endpoint that has just come gets its full share, up to [`MAX_SLOW_START`]. Default: at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Duration>,
     /// Per cent, 0 to 100: when fewer of the endpoints are usable than this, all are used, usable or not. Default 0:
@@ -69,7 +86,8 @@ pub enum Algorithm {
 pub struct ConsistentHash {
     /// What is hashed. A request that does not have it goes to a random endpoint.
     pub key: HashKey,
-    /// Least points on the ring (default 1024), or size of the table (default 65537, a prime).
+    /// Least points on the ring ([`MIN_HASH_SIZE`] to [`MAX_RING_SIZE`], default 1024), or size of the table (a prime
+    /// from [`MIN_HASH_SIZE`] to [`MAX_TABLE_SIZE`], which is the default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u32>,
 }
@@ -127,7 +145,7 @@ pub struct Session {
     pub kept_in: SessionKeeper,
     /// Name of the cookie, or of the header field in lower case.
     pub name: String,
-    /// Life of the cookie. Default: until the browser is closed.
+    /// Life of the cookie, up to [`MAX_SESSION_TTL`]. Default: until the browser is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Duration>,
 }
@@ -141,4 +159,16 @@ pub enum SessionKeeper {
     Cookie,
     /// In a header field that the proxy adds to responses and the client sends back.
     Header,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn primes_are_told_from_other_numbers() {
+        let primes: Vec<_> = (0..32).filter(|number| is_prime(*number)).collect();
+        assert_eq!(primes, [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31]);
+        assert!(is_prime(MAX_TABLE_SIZE) && !is_prime(251 * 257));
+    }
 }

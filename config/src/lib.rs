@@ -16,8 +16,9 @@ pub mod names;
 pub mod shard;
 
 pub use balancer::{
-    Algorithm, Balancer, ConsistentHash, EndpointWeight, HashKey, MAX_WEIGHT, MAX_WEIGHTS, PortBalancer,
-    Session, SessionKeeper, Zones,
+    Algorithm, Balancer, ConsistentHash, EndpointWeight, HashKey, MAX_RING_SIZE, MAX_SESSION_TTL,
+    MAX_SLOW_START, MAX_TABLE_SIZE, MAX_WEIGHT, MAX_WEIGHTS, MIN_HASH_SIZE, PortBalancer, Session,
+    SessionKeeper, Zones, is_prime,
 };
 pub use duration::{Duration, DurationError};
 pub use mesh::{

@@ -1,9 +1,10 @@
 //! Ferrule's custom resources as Rust types; their doc comments are what `kubectl explain` prints.
 //!
 //! ```text
-//!   Route          what happens to requests for a Service: where they go, with which header, how long
-//!   CircuitPolicy  when to stop sending to a Service that fails
-//!   MeshTLS        whether traffic is encrypted
+//!   Route           what happens to requests for a Service: where they go, with which header, how long
+//!   BalancerPolicy  how they are spread over the endpoints of the Service that they go to
+//!   CircuitPolicy   when to stop sending to a Service that fails
+//!   MeshTLS         whether traffic is encrypted
 //! ```
 //!
 //! What the API server can check it checks: schema, bounds and CEL rules are derived from the types, and
@@ -13,6 +14,7 @@
 #![allow(clippy::duplicated_attributes, reason = "each printer column has a `type_` of its own")]
 #![allow(unreachable_pub, reason = "KubeSchema repeats each `pub` struct inside of a function")]
 
+pub mod balancer_policy;
 pub mod circuit_policy;
 pub mod crd;
 pub mod mesh_tls;
@@ -22,13 +24,14 @@ mod schema;
 mod status;
 mod target;
 
+pub use balancer_policy::{BalancerPolicy, BalancerPolicySpec};
 pub use circuit_policy::{CircuitPolicy, CircuitPolicySpec};
 pub use mesh_tls::{MeshTLS, MeshTLSSpec};
 pub use percent::{Percent, PercentError};
 pub use route::{Route, RouteSpec};
 pub use schema::FORBIDDEN_HEADERS;
 pub use status::Status;
-pub use target::{PolicyTarget, PolicyTargetKind, ServiceGroup, ServiceKind, ServiceTarget};
+pub use target::{PolicyTarget, PolicyTargetKind, PortTarget, ServiceGroup, ServiceKind, ServiceTarget};
 
 /// Version of all kinds.
 pub const VERSION: &str = "v1alpha1";

@@ -30,6 +30,12 @@ impl Percent {
         Self { hundredths: percent as u16 * 100 }
     }
 
+    /// As a number from 0 to 100; `None` if it has decimals.
+    #[must_use]
+    pub fn as_whole(self) -> Option<u8> {
+        if self.hundredths.is_multiple_of(100) { u8::try_from(self.hundredths / 100).ok() } else { None }
+    }
+
     /// As a number from 0 to 1.
     #[must_use]
     pub fn fraction(self) -> f64 {
@@ -121,6 +127,13 @@ mod tests {
     fn anything_but_a_share_is_refused() {
         for text in ["", "%", "50", "101%", "100.5%", "-1%", "05%", "1.234%", "1.%", ".5%", "5 %"] {
             assert!(text.parse::<Percent>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_whole_per_cents_are_whole() {
+        for (text, whole) in [("0%", Some(0)), ("50.00%", Some(50)), ("100%", Some(100)), ("0.5%", None)] {
+            assert_eq!(text.parse::<Percent>().map(Percent::as_whole), Ok(whole), "{text}");
         }
     }
 

@@ -24,6 +24,12 @@ pub const FORBIDDEN_HEADERS: [&str; 11] = [
 pub(super) const SERVICE_NAME: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 /// A DNS subdomain of RFC 1123, as most objects have for a name.
 pub(super) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// The name of a Service's port: a DNS label of RFC 1123.
+pub(super) const PORT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// The beginning of an object's name.
+pub(super) const NAME_PREFIX: &str = "^[a-z0-9][-.a-z0-9]*$";
+/// The value of a label.
+pub(super) const LABEL_VALUE: &str = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 /// A token of RFC 9110 §5.6.2, as header fields have for a name.
 pub(super) const TOKEN: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 /// A header field's value: printable ASCII, spaces and tabs only inside.
@@ -31,9 +37,17 @@ pub(super) const HEADER_VALUE: &str = r"^[!-~]([\t -~]*[!-~])?$";
 /// An absolute path of RFC 3986 §3.3, without a query.
 pub(super) const PATH: &str = r"^/([A-Za-z0-9/._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*$";
 
+/// The name of a query parameter as it stands in a URL: RFC 3986 §3.4 without `&` and `=`, which end it.
+pub(super) const QUERY_NAME: &str = r"^([A-Za-z0-9._~!$'()*+,;:@/?-]|%[0-9A-Fa-f]{2})+$";
+
 /// The schema of a [`Duration`].
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": 24, "pattern": Duration::PATTERN })
+}
+
+/// The schema of a [`Percent`](super::Percent) without decimals.
+pub(super) fn whole_percent(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 4, "pattern": "^(100|[1-9]?[0-9])%$" })
 }
 
 /// That a name is none of [`FORBIDDEN_HEADERS`].
@@ -54,6 +68,7 @@ pub(super) fn changeable_headers() -> Rule {
     ))
 }
 
-fn forbidden() -> (String, String) {
+/// [`FORBIDDEN_HEADERS`] as the items of a CEL list, and for people.
+pub(super) fn forbidden() -> (String, String) {
     (FORBIDDEN_HEADERS.map(|name| format!("'{name}'")).join(", "), FORBIDDEN_HEADERS.join(", "))
 }

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema::{OBJECT_NAME, SERVICE_NAME};
+use super::schema::{OBJECT_NAME, PORT_NAME, SERVICE_NAME};
 
 /// A Service of the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
@@ -35,12 +35,32 @@ pub enum ServiceGroup {
     Core,
 }
 
-/// Kinds that a Route can apply to.
+/// Kinds that a Route or a BalancerPolicy can apply to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ServiceKind {
     /// A Kubernetes Service.
     #[default]
     Service,
+}
+
+/// A Service of the same namespace, or one of its ports by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PortTarget {
+    /// API group of the target. The core group, to which Service belongs, is written as the empty text.
+    /// Default: the core group, the only one accepted.
+    #[serde(default)]
+    pub group: ServiceGroup,
+    /// Kind of the target. Default: Service, the only one accepted.
+    #[serde(default)]
+    pub kind: ServiceKind,
+    /// Name of the Service, in the namespace of this object.
+    #[schemars(length(min = 1, max = 63), regex(pattern = SERVICE_NAME))]
+    pub name: String,
+    /// Only for the port of this name. Default: all its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = PORT_NAME))]
+    pub section_name: Option<String>,
 }
 
 /// A Service or a Route of the same namespace.

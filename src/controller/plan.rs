@@ -147,6 +147,7 @@ fn status_write(
 ) -> Option<StatusWrite> {
     let existing: &[Condition] = match verdict.kind {
         Kind::Route => &of.routes.get(&verdict.name)?.conditions,
+        Kind::BalancerPolicy => &of.balancer_policies.get(&verdict.name)?.conditions,
         Kind::CircuitPolicy => &of.circuit_policies.get(&verdict.name)?.conditions,
         Kind::MeshTls => &of.mesh_tls.get(&verdict.name)?.conditions,
         Kind::Namespace | Kind::Service | Kind::ConfigMap | Kind::ProxyBinding => return None,

@@ -78,7 +78,12 @@ fn config(kind: Kind) -> watcher::Config {
     match kind {
         Kind::ConfigMap => config.labels(&format!("{MANAGED_BY}={MANAGER}")),
         Kind::ProxyBinding => config.fields(&format!("metadata.name={}", names::PROXY_ROLE)),
-        Kind::Namespace | Kind::Service | Kind::Route | Kind::CircuitPolicy | Kind::MeshTls => config,
+        Kind::Namespace
+        | Kind::Service
+        | Kind::Route
+        | Kind::BalancerPolicy
+        | Kind::CircuitPolicy
+        | Kind::MeshTls => config,
     }
 }
 

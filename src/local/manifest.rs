@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::api::{CircuitPolicy, MeshTLS, Route};
+use crate::api::{BalancerPolicy, CircuitPolicy, MeshTLS, Route};
 
 /// An object that the mesh reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// `ferrule.dev/v1alpha1`
     Route(Route),
+    /// `ferrule.dev/v1alpha1`
+    BalancerPolicy(BalancerPolicy),
     /// `ferrule.dev/v1alpha1`
     CircuitPolicy(CircuitPolicy),
     /// `ferrule.dev/v1alpha1`
@@ -45,6 +47,7 @@ impl Object {
             Self::Service(object) => title("Service", object),
             Self::EndpointSlice(object) => title("EndpointSlice", object),
             Self::Route(object) => title("Route", object),
+            Self::BalancerPolicy(object) => title("BalancerPolicy", object),
             Self::CircuitPolicy(object) => title("CircuitPolicy", object),
             Self::MeshTls(object) => title("MeshTLS", object),
             Self::Other(title) => title.clone(),
@@ -129,12 +132,15 @@ fn object(document: &str) -> Result<Object, ManifestError> {
             }
             match kind {
                 "Route" => Object::Route(placed(document)?),
+                "BalancerPolicy" => Object::BalancerPolicy(placed(document)?),
                 "CircuitPolicy" => Object::CircuitPolicy(placed(document)?),
                 "MeshTLS" => Object::MeshTls(placed(document)?),
                 _ => {
                     return Err(at_start(
                         document,
-                        format!("{title}: ferrule.dev has the kinds CircuitPolicy, MeshTLS and Route"),
+                        format!(
+                            "{title}: ferrule.dev has the kinds BalancerPolicy, CircuitPolicy, MeshTLS and Route"
+                        ),
                     ));
                 }
             }
@@ -241,7 +247,7 @@ spec:
     #[test]
     fn unknown_kinds_and_versions_of_ferrule_are_refused() {
         for (from, to, named) in [
-            ("kind: Route", "kind: Rout", "CircuitPolicy, MeshTLS and Route"),
+            ("kind: Route", "kind: Rout", "BalancerPolicy, CircuitPolicy, MeshTLS and Route"),
             ("v1alpha1", "v9", "v1alpha1"),
         ] {
             let error = parse(&ROUTE.replace(from, to)).expect_err(to);

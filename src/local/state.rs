@@ -65,7 +65,11 @@ pub fn build(objects: &[&Object], placements: &[Placement]) -> Result<State, Sta
                 }
             }
             Object::EndpointSlice(slice) => append(&mut content, object, slice)?,
-            Object::Route(_) | Object::CircuitPolicy(_) | Object::MeshTls(_) | Object::Other(_) => {}
+            Object::Route(_)
+            | Object::BalancerPolicy(_)
+            | Object::CircuitPolicy(_)
+            | Object::MeshTls(_)
+            | Object::Other(_) => {}
         }
     }
     let mut observed = Observed::default();
@@ -113,6 +117,7 @@ fn observe(object: &Object) -> Result<Option<Result<observe::Object, observe::Re
     let (kind, value) = match object {
         Object::Service(service) => (Kind::Service, serde_json::to_value(service)),
         Object::Route(route) => (Kind::Route, serde_json::to_value(route)),
+        Object::BalancerPolicy(policy) => (Kind::BalancerPolicy, serde_json::to_value(policy)),
         Object::CircuitPolicy(policy) => (Kind::CircuitPolicy, serde_json::to_value(policy)),
         Object::MeshTls(tls) => (Kind::MeshTls, serde_json::to_value(tls)),
         Object::EndpointSlice(_) | Object::Other(_) => return Ok(None),

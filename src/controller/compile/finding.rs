@@ -80,7 +80,7 @@ impl ConditionType {
     }
 }
 
-/// Reasons of conditions; the first four are Gateway API's.
+/// Reasons of conditions; the first five are Gateway API's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// It is valid and in force.
@@ -89,12 +89,16 @@ pub enum Reason {
     ResolvedRefs,
     /// What it applies to does not exist.
     TargetNotFound,
+    /// An older object of its kind decides on what it applies to.
+    Conflicted,
     /// A Service that requests should go to does not exist, or has not that port.
     BackendNotFound,
     /// A Service that requests should go to has no endpoints, being a name outside of the cluster.
     UnsupportedBackend,
     /// It contradicts itself or can't be read.
     Invalid,
+    /// The mesh acts on it.
+    Enforced,
     /// This version of Ferrule does not act on it.
     NotImplemented,
 }
@@ -107,9 +111,11 @@ impl Reason {
             Self::Accepted => "Accepted",
             Self::ResolvedRefs => "ResolvedRefs",
             Self::TargetNotFound => "TargetNotFound",
+            Self::Conflicted => "Conflicted",
             Self::BackendNotFound => "BackendNotFound",
             Self::UnsupportedBackend => "UnsupportedBackend",
             Self::Invalid => "Invalid",
+            Self::Enforced => "Enforced",
             Self::NotImplemented => "NotImplemented",
         }
     }

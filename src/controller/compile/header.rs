@@ -108,16 +108,27 @@ fn fields(fields: &[route::HeaderField], field: &str) -> Result<Vec<(String, Str
 
 /// A name in lower case that was not seen before.
 fn unique(name: &str, seen: &mut BTreeSet<String>, field: &str) -> Result<String, Invalid> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&byte);
-    if name.is_empty() || !name.bytes().all(token) {
-        return Err(invalid(format!("{field}.name"), format!("{name:?} is not the name of a header field")));
-    }
-    let name = name.to_ascii_lowercase();
+    let field = &format!("{field}.name");
+    let name = self::name(name, field)?;
     if !seen.insert(name.clone()) {
         let problem = format!("{name} is there twice; case is ignored in the names of header fields");
-        return Err(invalid(format!("{field}.name"), problem));
+        return Err(invalid(field, problem));
     }
     Ok(name)
+}
+
+/// The name of a header field, in lower case.
+pub(super) fn name(name: &str, field: &str) -> Result<String, Invalid> {
+    if !is_token(name) {
+        return Err(invalid(field, format!("{name:?} is not the name of a header field")));
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+/// Whether a text is a token of RFC 9110 §5.6.2.
+pub(super) fn is_token(text: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&byte);
+    !text.is_empty() && text.bytes().all(token)
 }
 
 fn changeable(name: String, field: &str) -> Result<String, Invalid> {

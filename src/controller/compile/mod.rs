@@ -1,14 +1,17 @@
 //! From what was observed to what the proxies read and what the users are told: pure.
 //!
 //! ```text
-//!   Routes ─parse─▶ valid ones ─by Service─▶ entries in order of precedence ─▶ Mesh
-//!      │               └── do targets and backends exist? ──┐
-//!      └── what is wrong, and in which field ───────────────┴──▶ findings ─▶ status.conditions
+//!   Routes           ─parse─▶ valid ones ─by Service─▶ entries in order of precedence ──┐
+//!   BalancerPolicies ─parse─▶ valid ones ─by Service and port─▶ the oldest ─────────────┴─▶ Mesh
+//!      │               └── do targets and backends exist, does an older one decide? ──┐
+//!      └── what is wrong, and in which field ─────────────────────────────────────────┴──▶ status.conditions
 //! ```
 //!
 //! A namespace depends on nothing outside of itself, so namespaces are compiled one by one. The result
 //! depends on the objects alone, never on the order in which they came.
 
+mod balancer;
+mod balancer_policy;
 mod finding;
 mod header;
 mod policy;
@@ -41,7 +44,12 @@ pub fn compile(observed: &Observed, namespace: &str) -> Compiled {
     if !injected && !of.has_resources() {
         return Compiled::default();
     }
-    let (services, mut verdicts) = route::compile(namespace, of);
+    let (mut services, mut verdicts) = route::compile(namespace, of);
+    let (balancers, told) = balancer_policy::compile(of);
+    for (name, balancers) in balancers {
+        services.entry(name).or_default().balancers = balancers;
+    }
+    verdicts.extend(told);
     verdicts.extend(policy::compile(of));
     let mesh = Mesh { format: FORMAT, namespace: namespace.to_owned(), services };
     Compiled { mesh: Some(mesh), verdicts }

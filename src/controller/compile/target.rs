@@ -1,7 +1,7 @@
 //! Whether the Services that an object names exist.
 
 use crate::{
-    api::ServiceTarget,
+    api::{PortTarget, ServiceTarget},
     controller::observe::{Observation, Service},
 };
 
@@ -15,6 +15,29 @@ pub(super) fn missing(of: &Observation, target: &ServiceTarget) -> Option<String
         (Some(service), Some(port)) if !service.ports.contains(port) => Some(no_port(name, service, *port)),
         (Some(_), _) => None,
     }
+}
+
+/// What keeps requests to a Service, or to one of its ports, from being balanced; `None` if nothing does.
+pub(super) fn unbalanceable(of: &Observation, target: &PortTarget) -> Option<(Reason, String)> {
+    let PortTarget { group: _, kind: _, name, section_name } = target;
+    let Some(service) = of.services.get(name) else {
+        return Some((Reason::TargetNotFound, no_service(name)));
+    };
+    if service.external {
+        let message =
+            format!("Service {name} is of type ExternalName, which has no endpoints to choose from");
+        return Some((Reason::UnsupportedBackend, message));
+    }
+    let section = section_name.as_ref().filter(|section| !service.port_names.contains(section))?;
+    let names = service.port_names.join(", ");
+    let message = if names.is_empty() {
+        format!(
+            "Service {name} has no port named {section}; none of its ports has a name, leave sectionName out"
+        )
+    } else {
+        format!("Service {name} has no port named {section}; it has {names}")
+    };
+    Some((Reason::TargetNotFound, message))
 }
 
 /// What is wrong with a backend for requests to these ports; `None` if nothing is.

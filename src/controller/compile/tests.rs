@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::controller::observe::Object;
 
+mod balancer;
+
 fn observed(objects: &[(Kind, Value)]) -> Observed {
     let mut observed = Observed::default();
     for (kind, value) in objects {

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) use object::binding_fingerprint;
 pub use object::{Body, ConfigMap, Kind, Namespace, Object, ReadError, Resource, Service, fingerprint};
 
-use crate::api::{CircuitPolicySpec, MeshTLSSpec, RouteSpec};
+use crate::api::{BalancerPolicySpec, CircuitPolicySpec, MeshTLSSpec, RouteSpec};
 
 /// A piece of the cluster that is compiled and applied independently of the others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +57,8 @@ pub struct Observation {
     /// By name.
     pub routes: BTreeMap<String, Resource<RouteSpec>>,
     /// By name.
+    pub balancer_policies: BTreeMap<String, Resource<BalancerPolicySpec>>,
+    /// By name.
     pub circuit_policies: BTreeMap<String, Resource<CircuitPolicySpec>>,
     /// By name.
     pub mesh_tls: BTreeMap<String, Resource<MeshTLSSpec>>,
@@ -68,7 +70,10 @@ impl Observation {
     /// Whether it holds any of Ferrule's resources.
     #[must_use]
     pub fn has_resources(&self) -> bool {
-        !(self.routes.is_empty() && self.circuit_policies.is_empty() && self.mesh_tls.is_empty())
+        !(self.routes.is_empty()
+            && self.balancer_policies.is_empty()
+            && self.circuit_policies.is_empty()
+            && self.mesh_tls.is_empty())
     }
 
     fn is_empty(&self) -> bool {
@@ -135,6 +140,7 @@ impl Observed {
             Kind::Namespace => all.filter(|of| of.namespace.is_some()).count(),
             Kind::Service => all.map(|of| of.services.len()).sum(),
             Kind::Route => all.map(|of| of.routes.len()).sum(),
+            Kind::BalancerPolicy => all.map(|of| of.balancer_policies.len()).sum(),
             Kind::CircuitPolicy => all.map(|of| of.circuit_policies.len()).sum(),
             Kind::MeshTls => all.map(|of| of.mesh_tls.len()).sum(),
             Kind::ConfigMap => all.map(|of| of.config_maps.len()).sum(),
@@ -164,6 +170,7 @@ impl Observed {
             Body::Service(new) => store(&mut of.services, name, new),
             Body::ConfigMap(new) => store(&mut of.config_maps, name, new).map(|_| Need::Compare),
             Body::Route(new) => store_resource(&mut of.routes, name, *new),
+            Body::BalancerPolicy(new) => store_resource(&mut of.balancer_policies, name, *new),
             Body::CircuitPolicy(new) => store_resource(&mut of.circuit_policies, name, *new),
             Body::MeshTls(new) => store_resource(&mut of.mesh_tls, name, *new),
             Body::ProxyBinding(_) => None,
@@ -182,6 +189,7 @@ impl Observed {
             Kind::Namespace => (of.namespace.take().is_some(), Need::Compile),
             Kind::Service => (of.services.remove(name).is_some(), Need::Compile),
             Kind::Route => (of.routes.remove(name).is_some(), Need::Compile),
+            Kind::BalancerPolicy => (of.balancer_policies.remove(name).is_some(), Need::Compile),
             Kind::CircuitPolicy => (of.circuit_policies.remove(name).is_some(), Need::Compile),
             Kind::MeshTls => (of.mesh_tls.remove(name).is_some(), Need::Compile),
             Kind::ConfigMap => (of.config_maps.remove(name).is_some(), Need::Compare),
@@ -229,6 +237,7 @@ impl Observed {
             }
             Kind::Service => keys(namespace, &of.services),
             Kind::Route => keys(namespace, &of.routes),
+            Kind::BalancerPolicy => keys(namespace, &of.balancer_policies),
             Kind::CircuitPolicy => keys(namespace, &of.circuit_policies),
             Kind::MeshTls => keys(namespace, &of.mesh_tls),
             Kind::ConfigMap => keys(namespace, &of.config_maps),

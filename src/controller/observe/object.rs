@@ -13,7 +13,10 @@ use kube::core::{ApiResource, DynamicObject};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::api::{CircuitPolicy, CircuitPolicySpec, MeshTLS, MeshTLSSpec, Route, RouteSpec};
+use crate::api::{
+    BalancerPolicy, BalancerPolicySpec, CircuitPolicy, CircuitPolicySpec, MeshTLS, MeshTLSSpec, Route,
+    RouteSpec,
+};
 
 /// Kinds of objects that are observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +27,8 @@ pub enum Kind {
     Service,
     /// Ferrule's Route.
     Route,
+    /// Ferrule's BalancerPolicy.
+    BalancerPolicy,
     /// Ferrule's CircuitPolicy.
     CircuitPolicy,
     /// Ferrule's MeshTLS.
@@ -36,10 +41,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, those first that others refer to.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Namespace,
         Self::Service,
         Self::Route,
+        Self::BalancerPolicy,
         Self::CircuitPolicy,
         Self::MeshTls,
         Self::ConfigMap,
@@ -62,6 +68,7 @@ impl Kind {
             Self::Namespace => ApiResource::erase::<v1::Namespace>(&()),
             Self::Service => ApiResource::erase::<v1::Service>(&()),
             Self::Route => ApiResource::erase::<Route>(&()),
+            Self::BalancerPolicy => ApiResource::erase::<BalancerPolicy>(&()),
             Self::CircuitPolicy => ApiResource::erase::<CircuitPolicy>(&()),
             Self::MeshTls => ApiResource::erase::<MeshTLS>(&()),
             Self::ConfigMap => ApiResource::erase::<v1::ConfigMap>(&()),
@@ -76,6 +83,7 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::Service => "Service",
             Self::Route => "Route",
+            Self::BalancerPolicy => "BalancerPolicy",
             Self::CircuitPolicy => "CircuitPolicy",
             Self::MeshTls => "MeshTLS",
             Self::ConfigMap => "ConfigMap",
@@ -125,6 +133,7 @@ pub enum Body {
     Namespace(Namespace),
     Service(Service),
     Route(Box<Resource<RouteSpec>>),
+    BalancerPolicy(Box<Resource<BalancerPolicySpec>>),
     CircuitPolicy(Box<Resource<CircuitPolicySpec>>),
     MeshTls(Box<Resource<MeshTLSSpec>>),
     ConfigMap(ConfigMap),
@@ -145,6 +154,8 @@ pub struct Namespace {
 pub struct Service {
     /// Its ports, in order.
     pub ports: Vec<u16>,
+    /// Names of those ports that have one, in order.
+    pub port_names: Vec<String>,
     /// It stands for a name outside of the cluster, so it has no endpoints.
     pub external: bool,
 }
@@ -215,6 +226,7 @@ impl Object {
             Kind::ConfigMap => Body::ConfigMap(config_map(&data).map_err(malformed)?),
             Kind::ProxyBinding => Body::ProxyBinding(binding_fingerprint(&data)),
             Kind::Route => Body::Route(Box::new(resource(metadata, &data))),
+            Kind::BalancerPolicy => Body::BalancerPolicy(Box::new(resource(metadata, &data))),
             Kind::CircuitPolicy => Body::CircuitPolicy(Box::new(resource(metadata, &data))),
             Kind::MeshTls => Body::MeshTls(Box::new(resource(metadata, &data))),
         };
@@ -230,9 +242,16 @@ fn namespaced(kind: Kind) -> bool {
 
 fn service(data: &Value) -> Result<Service, String> {
     let spec: v1::ServiceSpec = part(data, "spec")?;
-    let ports =
-        spec.ports.unwrap_or_default().iter().filter_map(|port| u16::try_from(port.port).ok()).collect();
-    Ok(Service { ports, external: spec.type_.as_deref() == Some("ExternalName") })
+    let ports = spec.ports.unwrap_or_default();
+    Ok(Service {
+        external: spec.type_.as_deref() == Some("ExternalName"),
+        port_names: ports
+            .iter()
+            .filter_map(|port| port.name.clone())
+            .filter(|name| !name.is_empty())
+            .collect(),
+        ports: ports.iter().filter_map(|port| u16::try_from(port.port).ok()).collect(),
+    })
 }
 
 fn config_map(data: &Value) -> Result<ConfigMap, String> {
