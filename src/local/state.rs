@@ -230,6 +230,24 @@ processes:
     }
 
     #[test]
+    fn a_balancer_policy_is_compiled_and_its_conflicts_are_told() {
+        let policy = |name: &str| {
+            format!(
+                "---\napiVersion: ferrule.dev/v1alpha1\nkind: BalancerPolicy\nmetadata: {{name: {name}}}\n\
+                 spec: {{targetRefs: [{{kind: Service, name: cart}}], consistentHash: {{header: x-session}}}}\n"
+            )
+        };
+        let state = state(&format!("{SERVICES}{}{}", policy("a"), policy("b")));
+        assert_eq!(state.statements["BalancerPolicy default/a"], Statement::Accepted);
+        let Statement::Refused(reason) = &state.statements["BalancerPolicy default/b"] else {
+            panic!("{:?}", state.statements);
+        };
+        assert!(reason.starts_with("Accepted=False, Conflicted: BalancerPolicy a decides"), "{reason}");
+        assert!(kinds(&state).contains(&r#""ConfigMap" "ferrule""#.to_owned()));
+        assert!(state.content.contains(r#"\"maglev\""#), "{}", state.content);
+    }
+
+    #[test]
     fn a_route_without_a_service_is_refused_and_says_why() {
         let state = state(ROUTE);
         let Some(Statement::Refused(reason)) = state.statements.get("Route default/cart") else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::Api;
 use ferrule::controller::{self, Health, Metrics, Outcome};
-use ferrule_config::{Mesh, shard};
+use ferrule_config::{Algorithm, ConsistentHash, HashKey, Mesh, shard};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
@@ -123,6 +123,52 @@ async fn a_route_becomes_configuration_and_a_status() {
     assert_eq!(subjects["subjects"][0]["name"], "system:serviceaccounts:shop");
     replica.stop().await;
     assert!(api.object(&config_map("shop")).is_some(), "the end of the operator is not the end of the mesh");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balancer_policy_becomes_configuration_and_a_status() {
+    let (api, client) = Api::start().await;
+    add_namespace(&api, "shop");
+    let path = "/apis/ferrule.dev/v1alpha1/namespaces/shop/balancerpolicies/cart";
+    let policy = |hash: Value| {
+        json!({
+            "metadata": { "name": "cart", "namespace": "shop", "uid": "2" },
+            "spec": { "targetRefs": [{ "kind": "Service", "name": "cart" }], "consistentHash": hash },
+        })
+    };
+    api.put(path, policy(json!({ "header": "X-Session" })));
+    let replica = Replica::start(client, "a");
+    let balancers = |api: &Api| Some(mesh(api, "shop")?.services.get("cart")?.balancers.clone());
+    let key = |api: &Api| match balancers(api)?.first()?.balancer.algorithm.clone() {
+        Algorithm::Maglev(ConsistentHash { key, size: None }) => Some(key),
+        _ => None,
+    };
+    let told = |api: &Api, kind: &str| {
+        let policy = api.object(path)?;
+        let conditions = policy["status"]["conditions"].as_array()?.clone();
+        let condition = conditions.into_iter().find(|condition| condition["type"] == kind)?;
+        let generation = condition["observedGeneration"].as_i64()?;
+        Some((condition["status"].as_str()?.to_owned(), condition["reason"].as_str()?.to_owned(), generation))
+    };
+    let good = |reason: &str| Some(("True".to_owned(), reason.to_owned(), 1));
+    let header = Some(HashKey::Header("x-session".into()));
+    api.until("the policy is in force", |api| key(api) == header).await;
+    api.until("and told", |api| told(api, "Accepted") == good("Accepted")).await;
+    assert_eq!(told(&api, "Enforced"), good("Enforced"));
+    assert_eq!(weight(&api, "shop"), Some(1), "the Route beside it is untouched");
+
+    let both = policy(json!({ "header": "x-session", "cookie": "session" }));
+    api.put(path, both);
+    let bad = Some(("False".to_owned(), "Invalid".to_owned(), 2));
+    api.until("what is wrong is told", |api| told(api, "Accepted") == bad).await;
+    api.until("and taken out", |api| balancers(api) == Some(Vec::new())).await;
+    assert_eq!(weight(&api, "shop"), Some(1));
+
+    api.put(path, policy(json!({ "sourceAddress": true })));
+    api.until("what is mended is in force", |api| key(api) == Some(HashKey::SourceAddress)).await;
+    api.delete(path);
+    api.until("what is deleted is not", |api| balancers(api) == Some(Vec::new())).await;
+    replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

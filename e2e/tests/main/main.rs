@@ -30,6 +30,10 @@ const TESTS: &[Test] = &[
     ("bodies_of_all_framings_arrive_whole", roads::bodies_of_all_framings_arrive_whole),
     ("a_pod_without_the_mesh_reaches_a_meshed_one", roads::a_pod_without_the_mesh_reaches_a_meshed_one),
     ("invalid_routes_are_refused_by_field", validation::invalid_routes_are_refused_by_field),
+    (
+        "invalid_balancer_policies_are_refused_by_field",
+        validation::invalid_balancer_policies_are_refused_by_field,
+    ),
     ("explain_reads_like_documentation", validation::explain_reads_like_documentation),
     (
         "a_route_without_target_is_not_accepted_and_others_work",

@@ -72,6 +72,64 @@ pub fn invalid_routes_are_refused_by_field(scene: &Scene) -> Result<()> {
     namespace.apply(&split(90, 10).to_string()).context("a valid Route must pass")
 }
 
+pub fn invalid_balancer_policies_are_refused_by_field(scene: &Scene) -> Result<()> {
+    let namespace = scene.namespace("invalid-balancer", true)?;
+    let policy = |fields: Value| {
+        let mut object = json!({
+            "apiVersion": "ferrule.dev/v1alpha1", "kind": "BalancerPolicy", "metadata": {"name": "cart"},
+            "spec": {"targetRefs": [{"kind": "Service", "name": "cart"}]},
+        });
+        for (key, value) in fields.as_object().into_iter().flatten() {
+            object["spec"][key] = value.clone();
+        }
+        object
+    };
+    let hash = |hash: Value| policy(json!({"consistentHash": hash}));
+    let session = |session: Value| policy(json!({"sessionPersistence": session}));
+    let cases = [
+        ("spec.targetRefs", policy(json!({"targetRefs": []}))),
+        ("spec.targetRefs[0].kind", policy(json!({"targetRefs": [{"kind": "Route", "name": "cart"}]}))),
+        ("targetRefs", policy(json!({"targetRefs": [{"name": "cart"}, {"name": "cart"}]}))),
+        ("spec.algorithm", policy(json!({"algorithm": "Fastest"}))),
+        ("algorithm", policy(json!({"algorithm": "PeakEWMA", "consistentHash": {"cookie": "c"}}))),
+        ("consistentHash", hash(json!({}))),
+        ("consistentHash", hash(json!({"header": "a", "cookie": "b"}))),
+        ("consistentHash.sourceAddress", hash(json!({"sourceAddress": false}))),
+        ("consistentHash.size", hash(json!({"cookie": "c", "size": 65536}))),
+        ("consistentHash.size", hash(json!({"cookie": "c", "size": 65537, "algorithm": "RingHash"}))),
+        ("weights", policy(json!({"weights": [{"weight": 1}]}))),
+        ("spec.weights[0].weight", policy(json!({"weights": [{"zone": "a", "weight": 1001}]}))),
+        ("spec.zones", policy(json!({"zones": "Never"}))),
+        ("slowStart", policy(json!({"slowStart": "16m"}))),
+        ("spec.panicThreshold", policy(json!({"panicThreshold": "12.5%"}))),
+        ("spec.sessionPersistence.sessionName", session(json!({"type": "Cookie"}))),
+        ("sessionPersistence.sessionName", session(json!({"type": "Header", "sessionName": "Connection"}))),
+        (
+            "sessionPersistence.absoluteTimeout",
+            session(json!({"type": "Header", "sessionName": "x", "absoluteTimeout": "1h"})),
+        ),
+        (
+            "sessionPersistence.absoluteTimeout",
+            session(json!({"sessionName": "x", "absoluteTimeout": "1ms"})),
+        ),
+        ("spec.consistentHash.ringSize", hash(json!({"cookie": "c", "ringSize": 1024}))),
+    ];
+    for (field, object) in &cases {
+        let finished = namespace.try_apply(&object.to_string())?;
+        ensure!(!finished.success, "accepted, though {field} is invalid: {object}");
+        ensure!(finished.stderr.contains(field), "{field} is not named in: {}", finished.stderr);
+    }
+    let valid = [
+        hash(json!({"header": "x-session"})),
+        hash(json!({"sourceAddress": true, "size": 251})),
+        hash(json!({"queryParameter": "q", "algorithm": "RingHash", "size": 65536})),
+    ];
+    for object in &valid {
+        namespace.apply(&object.to_string()).context("a valid BalancerPolicy must pass")?;
+    }
+    Ok(())
+}
+
 pub fn explain_reads_like_documentation(scene: &Scene) -> Result<()> {
     let cluster = scene.cluster();
     for (path, words) in [
@@ -79,6 +137,7 @@ pub fn explain_reads_like_documentation(scene: &Scene) -> Result<()> {
         ("route.spec", &["targetRefs", "rules", "-required-"]),
         ("route.spec.rules", &["backendRefs", "matches", "timeouts", "most specific match"]),
         ("route.spec.rules.backendRefs.weight", &["proportion", "Default"]),
+        ("balancerpolicy.spec", &["targetRefs", "consistentHash", "Default: PeakEWMA"]),
         ("circuitpolicy.spec", &["targetRefs"]),
         ("meshtls.spec", &["mode"]),
     ] {

@@ -94,7 +94,7 @@ fn judge(of: &Observation, policy: &Parsed<'_>, deciders: &Deciders<'_>) -> Vec<
         }
         match deciders.get(&key(target)) {
             Some(other) if other.name != policy.name => {
-                problems.push((Reason::Conflicted, lost(target, other)))
+                problems.push((Reason::Conflicted, lost(target, other)));
             }
             _ => in_force.push(title(target)),
         }
