@@ -145,7 +145,7 @@ impl Attempt<'_> {
         let mut sending = pin!(async { if end { Ok(()) } else { self.send(body, to, progress).await } });
         let mut sent = end;
         let mut left = pin!(left);
-        let mut final_head = None;
+        let (mut final_head, mut interim) = (None, 0);
         // Until the response begins, also the client's leaving is noticed.
         while final_head.is_none() {
             let head = tokio::select! {
@@ -159,6 +159,14 @@ impl Attempt<'_> {
                 () = left.as_mut() => return Err(Stop::Broken),
             };
             let head = head.map_err(|ended| self.no_response(ended, progress, reused))?;
+            interim += usize::from(head.status() < 200);
+            if interim > self.worker.limits.interim_responses {
+                head.give_back();
+                self.worker.telemetry.limit(self.plan.direction, Limit::InterimResponses);
+                let detail =
+                    format!("{} sent more than {} interim responses", self.endpoint.address, interim - 1);
+                return Err(self.failed(Failure::Final, Cause::BadResponse, detail));
+            }
             match self.interim(head, reply, progress).await? {
                 None => {}
                 Some(head) => final_head = Some(head),

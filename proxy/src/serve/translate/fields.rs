@@ -23,13 +23,15 @@ pub fn request(head: &Fields, changes: &HeaderChange, each: Each<'_>) {
     changed(head.regular_fields().filter(|field| field.name != b"host"), changes, each);
 }
 
-/// Hands out a response's head for HTTP/2. Unless `trusted`, a `ferrule-error` is a forgery and dropped.
+/// Hands out a response's head. A `Content-Length` is dropped where there must be none (RFC 9110 §8.6: 1xx, 204). Unless `trusted`, a `ferrule-error` is a forgery and dropped.
 pub fn response(head: &Fields, changes: &HeaderChange, trusted: bool, each: Each<'_>) {
     if let Some((name, value)) = head.iter().next() {
         each(Field::new(name, value));
     }
     let genuine = |name: &[u8]| trusted || name != ERROR_HEADER.as_bytes();
-    changed(head.regular_fields().filter(|field| genuine(field.name)), changes, each);
+    let no_length = matches!(head.status(), 100..=199 | 204);
+    let proper = |name: &[u8]| genuine(name) && !(no_length && name == b"content-length");
+    changed(head.regular_fields().filter(|field| proper(field.name)), changes, each);
 }
 
 /// Hands out trailers.
@@ -92,6 +94,18 @@ mod tests {
             collected(|each| request(&head, &changes, each)),
             ":method: GET\n:scheme: http\n:authority: shop\n:path: /\nx-set: new\nx-add: 2\n"
         );
+    }
+
+    #[test]
+    fn what_has_no_content_has_no_length() {
+        let none = HeaderChange::default();
+        for (status, kept) in [("103", false), ("204", false), ("200", true), ("205", true), ("304", true)] {
+            let mut head = fields(&[(":status", status), ("content-length", "0"), ("x", "y")]);
+            head.as_response().expect("valid");
+            let text = collected(|each| response(&head, &none, true, each));
+            assert_eq!(text.contains("content-length"), kept, "{text}");
+            assert!(text.ends_with("x: y\n"), "{text}");
+        }
     }
 
     #[test]
