@@ -92,19 +92,23 @@ impl Default for Http2Limits {
 pub struct Rates {
     /// `FERRULE_LIMIT_HTTP2_RESETS`: streams that the peer cancels, and stream errors that it provokes. Default: 500.
     pub resets: u32,
-    /// `FERRULE_LIMIT_HTTP2_SETTINGS`: SETTINGS. Default: 50.
+    /// `FERRULE_LIMIT_HTTP2_SETTINGS`: SETTINGS and their acknowledgements. Default: 50.
     pub settings: u32,
-    /// `FERRULE_LIMIT_HTTP2_PINGS`: PING, beyond one for each DATA frame, for gRPC measures the round trip while
+    /// `FERRULE_LIMIT_HTTP2_PINGS`: PING and its answers, beyond one for each DATA frame, for gRPC measures the round trip while
     /// content flows. Default: 100.
     pub pings: u32,
-    /// `FERRULE_LIMIT_HTTP2_EMPTY`: DATA and CONTINUATION without content, PRIORITY, and frames of unknown types.
-    /// Default: 1,000.
+    /// `FERRULE_LIMIT_HTTP2_EMPTY`: DATA and CONTINUATION without content, PRIORITY, GOAWAY, and frames of unknown
+    /// types. Default: 1,000.
     pub empty: u32,
+    /// `FERRULE_LIMIT_HTTP2_WINDOW_UPDATES`: WINDOW_UPDATE for each DATA frame that was sent, however long ago; besides,
+    /// two for each stream and a hundred a second. Default: 10 (Envoy's
+    /// `max_inbound_window_update_frames_per_data_frame_sent`).
+    pub window_updates: u32,
 }
 
 impl Default for Rates {
     fn default() -> Self {
-        Self { resets: 500, settings: 50, pings: 100, empty: 1000 }
+        Self { resets: 500, settings: 50, pings: 100, empty: 1000, window_updates: 10 }
     }
 }
 
@@ -139,6 +143,8 @@ pub enum Limit {
     Http2Pings,
     /// [`Rates::empty`].
     Http2Empty,
+    /// [`Rates::window_updates`].
+    Http2WindowUpdates,
 }
 
 impl Limit {
@@ -160,6 +166,7 @@ impl Limit {
             Self::Http2Settings => "http2-settings",
             Self::Http2Pings => "http2-pings",
             Self::Http2Empty => "http2-empty",
+            Self::Http2WindowUpdates => "http2-window-updates",
         }
     }
 }

@@ -163,6 +163,7 @@ fn limits(get: &impl Fn(&'static str) -> Option<String>) -> Result<Limits, Setti
         ("FERRULE_LIMIT_HTTP2_SETTINGS", &mut rates.settings, 1..=u32::MAX, "a number above 0"),
         ("FERRULE_LIMIT_HTTP2_PINGS", &mut rates.pings, 1..=u32::MAX, "a number above 0"),
         ("FERRULE_LIMIT_HTTP2_EMPTY", &mut rates.empty, 1..=u32::MAX, "a number above 0"),
+        ("FERRULE_LIMIT_HTTP2_WINDOW_UPDATES", &mut rates.window_updates, 1..=u32::MAX, "a number above 0"),
     ] {
         let number = |value: &str| value.parse().ok().filter(|number| range.contains(number));
         if let Some(set) = parse(get(variable), variable, expected, number)? {
@@ -275,7 +276,7 @@ mod tests {
                 streams: many,
                 stream_window: many,
                 connection_window: many,
-                rates: Rates { resets: many, settings: many, pings: many, empty: many },
+                rates: Rates { resets: many, settings: many, pings: many, empty: many, window_updates: many },
                 ..Limits::default().http2
             },
         };

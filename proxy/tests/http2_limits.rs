@@ -16,8 +16,8 @@ use ferrule_proxy::{
 };
 use http2_harness::{
     ACK, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Endpoint,
-    FLOW_CONTROL_ERROR, Frame, HEADERS, NO_ERROR, PADDED, PING, PRIORITY, Peer, REFUSED_STREAM, RST_STREAM,
-    SETTINGS, exceeded, frame, value,
+    FLOW_CONTROL_ERROR, Frame, GOAWAY, HEADERS, NO_ERROR, PADDED, PING, PRIORITY, Peer, REFUSED_STREAM,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, exceeded, frame, value,
 };
 use support::World;
 use tokio::{
@@ -78,7 +78,7 @@ async fn rapid_reset_ends_the_connection() {
 async fn streams_that_are_made_to_be_reset_end_the_connection() {
     let each = |peer: &mut Peer, _| {
         let (id, head) = open(peer, true);
-        [head, frame(http2_harness::WINDOW_UPDATE, 0, id, &[0; 4])].concat()
+        [head, frame(WINDOW_UPDATE, 0, id, &[0; 4])].concat()
     };
     flood("http2-resets", "too many streams are reset", each, 600).await;
 }
@@ -89,8 +89,86 @@ async fn a_flood_of_settings_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_flood_of_answers_that_nobody_asked_for_ends_the_connection() {
+    flood("http2-settings", "too many SETTINGS", |_, _| frame(SETTINGS, ACK, 0, &[]), 60).await;
+    flood("http2-pings", "too many PINGs", |_, _| frame(PING, ACK, 0, &[0; 8]), 110).await;
+}
+
+#[tokio::test]
 async fn a_flood_of_pings_ends_the_connection() {
     flood("http2-pings", "too many PINGs", |_, _| frame(PING, 0, 0, &[0; 8]), 110).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_goaways_ends_the_connection() {
+    // The open stream keeps the connection, which would else end in order.
+    let each = |peer: &mut Peer, index| {
+        if index == 0 { open(peer, false).1 } else { frame(GOAWAY, 0, 0, &[0; 8]) }
+    };
+    flood("http2-empty", "too many frames without content", each, 1100).await;
+}
+
+/// CVE-2019-9511 and -9517 begin so.
+#[tokio::test]
+async fn a_flood_of_window_updates_ends_the_connection() {
+    let reason = "too many WINDOW_UPDATEs";
+    let one = 1_u32.to_be_bytes();
+    flood("http2-window-updates", reason, |_, _| frame(WINDOW_UPDATE, 0, 0, &one), 110).await;
+    let on_a_stream = |peer: &mut Peer, index| {
+        if index == 0 { open(peer, false).1 } else { frame(WINDOW_UPDATE, 0, 1, &one) }
+    };
+    flood("http2-window-updates", reason, on_a_stream, 110).await;
+}
+
+/// Go's net/http tells of each 4 KiB that is read, of the stream and of the connection: eight for each DATA frame.
+#[tokio::test]
+async fn a_client_that_tells_of_every_four_kilobytes_floods_nobody() {
+    const SIZE: usize = 8 * 1024 * 1024;
+    let endpoint = Endpoint::new(&[(4, 0x7fff_ffff)], |mut peer, _| async move {
+        let Frame::Headers { id, .. } = peer.next_ever().await else { return };
+        peer.headers(id, &[(":status", "200")], false).await;
+        // The connection's window is larger.
+        let mut window = 256 * 1024;
+        for _ in 0..SIZE / 16_384 {
+            while window < 16_384 {
+                match peer.any().await {
+                    Frame::WindowUpdate { id: of, increment } if of == id => window += increment,
+                    Frame::WindowUpdate { .. } | Frame::SettingsAck => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            window -= 16_384;
+            peer.data(id, &[7; 16_384], false).await;
+        }
+        peer.data(id, b"", true).await;
+        peer.end().await;
+    })
+    .await;
+    let world = World::new();
+    world.service("cart", &[endpoint.address]);
+    let proxy = world.proxy_with(&["cart"], &[], &[]).await;
+    let mut client = Peer::client(proxy.listeners[0]).await;
+    client.gives_back = false;
+    let id = client.request("GET", "/", &[], true).await;
+    let mut seen = 0;
+    loop {
+        match client.next().await {
+            Frame::Headers { .. } => {}
+            Frame::Data { content, end, .. } => {
+                seen += content.len();
+                for piece in content.chunks(4096) {
+                    client.window(0, piece.len() as u32).await;
+                    client.window(id, piece.len() as u32).await;
+                }
+                if end {
+                    break;
+                }
+            }
+            other => panic!("{other:?} after {seen} bytes"),
+        }
+    }
+    assert_eq!(seen, SIZE);
+    assert_eq!(exceeded(&proxy, "http2-window-updates").await, 0);
 }
 
 #[tokio::test]

@@ -43,12 +43,20 @@ fuzz_target!(|input: &[u8]| {
                 fields.extend(fields.get(usize::from(step - 0x60)).copied());
                 continue;
             }
-            0xe0..=0xef => {
+            0xe0..=0xee => {
                 // The size changes between blocks, as a peer's setting does.
                 if fields.is_empty() {
                     let size = usize::from(step & 0x0f) * 300;
                     encoder.set_max_table_size(size);
                     decoder.set_max_table_size(size);
+                }
+                continue;
+            }
+            0xef => {
+                // A long pause.
+                if fields.is_empty() {
+                    encoder.forget();
+                    decoder.shrink();
                 }
                 continue;
             }

@@ -115,7 +115,8 @@ fn ids(core: &mut Core) -> Vec<u32> {
 /// What the streams hold, in words.
 fn kept(core: &mut Core) -> Vec<String> {
     let show = |(id, entry): (u32, &mut Entry)| {
-        assert!(entry.data.len() <= Http2Limits::default().stream_window as usize);
+        let held = entry.data.len() + entry.handed_out as usize;
+        assert!(held <= Http2Limits::default().stream_window as usize);
         let Entry { interim, head, data, trailers, opened, received_end, sent_end, ended, .. } = entry;
         let Entry { expected, receive_window, send_window, .. } = entry;
         format!(
@@ -130,11 +131,12 @@ fn kept(core: &mut Core) -> Vec<String> {
 fn use_streams(core: &mut Core, seed: u8) {
     core.accepted.clear();
     for id in ids(core) {
+        core.settle(id);
         let Some(entry) = core.streams.find(id) else { continue };
         let count = entry.data.len();
         entry.data.clear();
+        entry.handed_out = count as u32;
         let (has_head, complete) = (entry.head.take().is_some(), entry.is_complete());
-        core.taken(id, count);
         if has_head {
             core.send_section(id, false, |each| each(Field::new(b":status", b"200")));
         }

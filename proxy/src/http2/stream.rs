@@ -78,7 +78,8 @@ impl Stream {
         .await
     }
 
-    /// Appends content to `into`, or tells how the message ends. What is appended counts as taken.
+    /// Appends content to `into`, or tells how the message ends. What is appended counts as taken when more is asked
+    /// for: while it waits to be passed on, the peer's window has room for the rest of one window, not for another.
     ///
     /// # Errors
     /// How the stream ended instead.
@@ -88,10 +89,13 @@ impl Stream {
 
     /// See [`Stream::piece`].
     pub fn poll_piece(&self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<Result<Piece, Ended>> {
-        let mut taken = 0;
-        let polled = self.poll_entry(cx, |entry| {
+        let settled = self.connection.core().settle(self.id);
+        if settled {
+            self.connection.wake_if_written();
+        }
+        self.poll_entry(cx, |entry| {
             if !entry.data.is_empty() {
-                taken = entry.data.len();
+                entry.handed_out = u32::try_from(entry.data.len()).unwrap_or(u32::MAX);
                 if into.is_empty() && into.capacity() <= entry.data.capacity() {
                     std::mem::swap(into, &mut entry.data);
                 } else {
@@ -103,12 +107,7 @@ impl Stream {
                 return Some(Ok(Piece::Trailers(trailers)));
             }
             entry.received_end.then_some(Ok(Piece::End))
-        });
-        if taken > 0 {
-            self.connection.core().taken(self.id, taken);
-            self.connection.wake_if_written();
-        }
-        polled
+        })
     }
 
     /// Whether all of the message was received, even if it was not taken yet.

@@ -49,6 +49,8 @@ pub struct Entry {
     pub bodiless: bool,
     /// What the peer may still send.
     pub receive_window: i64,
+    /// Content handed out and perhaps not yet passed on: it counts as taken when more is asked for.
+    pub handed_out: u32,
     /// Content taken that the peer was not yet told of.
     pub taken: u32,
     /// What we may still send; below zero after the peer has shrunk it (RFC 9113 §6.9.2).
@@ -108,6 +110,8 @@ pub enum Past {
     Closed,
     /// By our RST_STREAM: the peer may not know yet, so its frames are ignored (§5.4.2).
     ResetByUs,
+    /// Too long ago to be known, or never opened at all. It may be one that was reset by us, so its frames are ignored.
+    Forgotten,
 }
 
 /// All streams of a connection that still matter to someone.
@@ -118,6 +122,8 @@ pub struct Streams {
     #[expect(clippy::vec_box, reason = "they go back into `open` as they are")]
     spare: Vec<Box<Entry>>,
     past: VecDeque<(u32, Past)>,
+    /// The highest identifier that has left `past`; above it, what is not there was never opened.
+    forgotten: u32,
 }
 
 impl Streams {
@@ -157,16 +163,26 @@ impl Streams {
 
     /// Remembers a stream that is no more, or never was more than its refusal.
     pub fn insert_past(&mut self, id: u32, past: Past) {
-        if self.past.len() == REMEMBERED {
-            self.past.pop_front();
+        if self.past.len() == REMEMBERED
+            && let Some((oldest, _)) = self.past.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest);
         }
         self.past.push_back((id, past));
     }
 
-    /// How a stream of the recent past was closed.
+    /// Gives back the memory of streams that are no more.
+    pub fn forget_past(&mut self) {
+        let highest = self.past.iter().map(|(id, _)| *id).max();
+        self.forgotten = self.forgotten.max(highest.unwrap_or(0));
+        self.past = VecDeque::new();
+    }
+
+    /// How a stream was closed that is no more; `None` if it never was.
     #[must_use]
     pub fn past(&self, id: u32) -> Option<Past> {
-        self.past.iter().rev().find(|(past, _)| *past == id).map(|(_, past)| *past)
+        let known = self.past.iter().rev().find(|(past, _)| *past == id).map(|(_, past)| *past);
+        known.or((id <= self.forgotten).then_some(Past::Forgotten))
     }
 
     /// All streams, with their identifiers.
@@ -214,6 +230,22 @@ mod tests {
             assert_eq!(streams.find(id).expect("open").send_window, i64::from(id));
         }
         assert_eq!(streams.past(21), None);
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_taken_for_what_never_was() {
+        let mut streams = Streams::default();
+        let last = 2 * REMEMBERED as u32 + 21;
+        for id in (11..=last).step_by(2) {
+            streams.insert(id);
+            streams.remove(id, Past::ResetByUs);
+        }
+        assert_eq!(streams.past(last), Some(Past::ResetByUs));
+        assert_eq!(streams.past(11), Some(Past::Forgotten));
+        assert_eq!(streams.past(last + 2), None);
+        streams.forget_past();
+        assert_eq!(streams.past(last), Some(Past::Forgotten));
+        assert_eq!(streams.past(last + 2), None);
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Core {
         if self.is_idle(id) {
             return Err(ConnectionError::protocol("DATA on an idle stream"));
         }
-        self.flood.carry(1);
+        self.flood.received_data();
         let content = header.length - used - padding;
         if content == 0 && !end {
             self.flood.note(Nuisance::Empty, now)?;
@@ -51,7 +51,7 @@ impl Core {
         self.release((used + padding) as u32);
         let fault = match self.streams.find(id) {
             None => match self.streams.past(id) {
-                Some(Past::ResetByUs) => None,
+                Some(Past::ResetByUs | Past::Forgotten) => None,
                 _ => Some(Code::STREAM_CLOSED),
             },
             Some(Entry { ended: Some(Ended::ByPeer(_)), .. }) => Some(Code::STREAM_CLOSED),
@@ -115,11 +115,16 @@ impl Core {
         Ok(count + padding)
     }
 
-    /// Notes content that was taken from a stream and asks for more when half of a window was used.
-    pub fn taken(&mut self, id: u32, count: usize) {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.credit(id, count);
-        self.release(count);
+    /// Counts as taken what was handed out of a stream before, and asks for more when half of a window was used.
+    /// Returns whether there was anything.
+    pub fn settle(&mut self, id: u32) -> bool {
+        let Some(entry) = self.streams.find(id) else { return false };
+        let count = std::mem::take(&mut entry.handed_out);
+        if count > 0 {
+            self.credit(id, count);
+            self.release(count);
+        }
+        count > 0
     }
 
     fn credit(&mut self, id: u32, count: u32) {

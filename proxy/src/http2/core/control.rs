@@ -16,11 +16,20 @@ impl Core {
         payload: &[u8],
         now: Instant,
     ) -> Result<(), ConnectionError> {
-        // Its meaning is gone (§5.3.2), its rules are not.
+        // Its meaning is gone (§5.3.2), its rules are not. An idle stream is no place for a stream error, for nobody
+        // may send RST_STREAM on it (§6.4): the connection's it is then, as §5.4.1 allows.
+        let fault = |code| ConnectionError::new(code, "wrong PRIORITY on an idle stream");
+        let idle = self.is_idle(header.stream);
         if header.length != 5 {
+            if idle {
+                return Err(fault(Code::FRAME_SIZE_ERROR));
+            }
             return self.stream_fault(header.stream, Code::FRAME_SIZE_ERROR, now);
         }
         if frame::number(payload) == header.stream {
+            if idle {
+                return Err(fault(Code::PROTOCOL_ERROR));
+            }
             return self.stream_fault(header.stream, Code::PROTOCOL_ERROR, now);
         }
         self.flood.note(Nuisance::Empty, now)
@@ -35,8 +44,10 @@ impl Core {
         if self.is_idle(id) {
             return Err(ConnectionError::protocol("RST_STREAM on an idle stream"));
         }
-        if self.role == Role::Server {
-            self.flood.note(Nuisance::Reset, now)?;
+        match self.role {
+            Role::Server => self.flood.note(Nuisance::Reset, now)?,
+            Role::Client if self.streams.find(id).is_none() => self.flood.note(Nuisance::Empty, now)?,
+            Role::Client => {}
         }
         if let Some(entry) = self.streams.find(id)
             && entry.ended.is_none()
@@ -99,6 +110,7 @@ impl Core {
         increment: u32,
         now: Instant,
     ) -> Result<(), ConnectionError> {
+        self.flood.note(Nuisance::WindowUpdate, now)?;
         let most = i64::from(MAX_31);
         if id == 0 {
             if increment == 0 {

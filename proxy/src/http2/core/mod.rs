@@ -243,6 +243,7 @@ impl Core {
     pub fn give_back(&mut self) {
         self.encoder.forget();
         self.decoder.shrink();
+        self.streams.forget_past();
         self.accepted = Vec::new();
         self.exceeded = Vec::new();
     }
@@ -282,12 +283,12 @@ impl Core {
                 Code(u32::from_be_bytes(payload.first_chunk().copied().unwrap_or_default())),
                 now,
             ),
-            kind::SETTINGS if header.has(flag::ACK) => Ok(()),
+            kind::SETTINGS if header.has(flag::ACK) => self.flood.note(Nuisance::Settings, now),
             kind::SETTINGS => self.settings(payload, now),
             kind::PUSH_PROMISE => Err(ConnectionError::protocol("PUSH_PROMISE, which nobody may send here")),
             kind::PING if header.has(flag::ACK) => {
                 self.ponged |= self.announced && payload == LAST_PING;
-                Ok(())
+                self.flood.note(Nuisance::Ping, now)
             }
             kind::PING => {
                 self.flood.note(Nuisance::Ping, now)?;
@@ -296,7 +297,7 @@ impl Core {
             }
             kind::GOAWAY => {
                 self.goaway(frame::number(payload));
-                Ok(())
+                self.flood.note(Nuisance::Empty, now)
             }
             kind::WINDOW_UPDATE => self.window_update(header.stream, frame::number(payload), now),
             _ => self.flood.note(Nuisance::Empty, now),
@@ -307,6 +308,16 @@ impl Core {
     fn is_idle(&self, id: u32) -> bool {
         let ours = (id % 2 == 1) == (self.role == Role::Client);
         if ours { id >= self.next_own } else { id > self.last_peer }
+    }
+
+    /// Begins a stream, with the windows that both sides have announced.
+    fn insert(&mut self, id: u32) -> &mut Entry {
+        self.active = true;
+        self.flood.opened();
+        let entry = self.streams.insert(id);
+        entry.send_window = self.peer_window;
+        entry.receive_window = i64::from(self.limits.stream_window);
+        entry
     }
 
     /// A stream error (§5.4.2) that the peer made.

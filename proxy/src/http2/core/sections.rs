@@ -105,7 +105,7 @@ impl Core {
         }
         if id <= self.last_peer {
             return match self.streams.past(id) {
-                Some(Past::ResetByUs) => Ok(()),
+                Some(Past::ResetByUs | Past::Forgotten) => Ok(()),
                 Some(Past::Closed) => {
                     Err(ConnectionError::new(Code::STREAM_CLOSED, "HEADERS on a closed stream"))
                 }
@@ -154,16 +154,12 @@ impl Core {
             self.refuse_section(id, Code::PROTOCOL_ERROR);
             return self.flood.note(Nuisance::Reset, now);
         }
-        let (send, receive) = (self.peer_window, i64::from(self.limits.stream_window));
-        let entry = self.streams.insert(id);
-        entry.send_window = send;
-        entry.receive_window = receive;
+        let entry = self.insert(id);
         entry.opened = true;
         entry.received_end = end;
         entry.expected = info.length;
         entry.head = Some(fields);
         self.accepted.push(id);
-        self.active = true;
         Ok(())
     }
 
@@ -242,7 +238,7 @@ impl Core {
             return Err(ConnectionError::protocol("HEADERS on a stream that the peer can't open"));
         }
         match self.streams.past(id) {
-            Some(Past::ResetByUs) => Ok(()),
+            Some(Past::ResetByUs | Past::Forgotten) => Ok(()),
             _ => Err(ConnectionError::new(Code::STREAM_CLOSED, "HEADERS on a closed stream")),
         }
     }

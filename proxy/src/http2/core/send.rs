@@ -30,14 +30,9 @@ impl Core {
             return None;
         }
         self.have_buffer();
-        self.active = true;
         let id = self.next_own;
         self.next_own += 2;
-        let (send, receive) = (self.peer_window, i64::from(self.limits.stream_window));
-        let entry = self.streams.insert(id);
-        entry.send_window = send;
-        entry.receive_window = receive;
-        entry.bodiless = bodiless;
+        self.insert(id).bodiless = bodiless;
         Some(id)
     }
 
@@ -84,7 +79,7 @@ impl Core {
         entry.sent_end = whole && end;
         let mut rest = &content[..count];
         loop {
-            self.flood.carry(1);
+            self.flood.sent_data();
             let (piece, tail) = rest.split_at(rest.len().min(MAX_PAYLOAD));
             frame::write_data(&mut self.out, id, piece, whole && end && tail.is_empty());
             rest = tail;
@@ -106,7 +101,7 @@ impl Core {
     /// Forgets a stream that nobody holds any more.
     pub fn forget(&mut self, id: u32) {
         let Some(entry) = self.streams.find(id) else { return };
-        let untaken = entry.data.len();
+        let untaken = entry.data.len() + entry.handed_out as usize;
         let past = if entry.ended == Some(Ended::Faulty) { Past::ResetByUs } else { Past::Closed };
         self.streams.remove(id, past);
         self.release(u32::try_from(untaken).unwrap_or(u32::MAX));
