@@ -162,9 +162,9 @@ impl Attempt<'_> {
             interim += usize::from(head.status() < 200);
             if interim > self.worker.limits.interim_responses {
                 head.give_back();
-                self.worker.telemetry.limit(self.plan.direction, Limit::InterimResponses);
+                self.worker.telemetry.limit(self.plan.terms.direction, Limit::InterimResponses);
                 let detail =
-                    format!("{} sent more than {} interim responses", self.endpoint.address, interim - 1);
+                    format!("{} sent more than {} interim responses", self.to.endpoint.address, interim - 1);
                 return Err(self.failed(Failure::Final, Cause::BadResponse, detail));
             }
             match self.interim(head, reply, progress).await? {
