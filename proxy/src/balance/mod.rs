@@ -1,28 +1,32 @@
 //! Which endpoint gets the next request: pure decisions over counters that the data path keeps.
+//!
+//! ```text
+//!   Balancer (tiers, panic, sessions) ─▶ group (an algorithm over equally good endpoints, weights, slow start)
+//!       ▲ members, zones                    └─▶ peak_ewma  least_request  round_robin  random  ring_hash  maglev
+//! ```
 
+mod balancer;
+mod endpoint;
+mod group;
+pub mod hash;
+pub mod key;
+pub mod least_request;
+pub mod maglev;
+mod member;
 mod peak_ewma;
+pub mod random;
+pub mod ring_hash;
+pub mod round_robin;
+pub mod session;
+pub mod slow_start;
+pub mod zones;
 
+pub use balancer::{Balancer, Pick};
+pub use endpoint::Endpoint;
+pub use member::{Hints, Locality, Member, State};
 pub use peak_ewma::{Load, PeakEwma};
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
-
-/// One address that serves a port of a Service, with what was seen of it. Shared by all snapshots and
-/// threads, and kept across snapshots for as long as the address is there.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// How fast it answers and how much it has to do.
-    pub load: PeakEwma,
-}
-
-impl Endpoint {
-    /// An endpoint of which nothing is known yet.
-    #[must_use]
-    pub fn new(address: SocketAddr) -> Self {
-        Self { address, load: PeakEwma::new() }
-    }
-}
 
 /// Picks by the power of two choices: of two random endpoints the one with the lower cost (Mitzenmacher,
 /// "The Power of Two Choices in Randomized Load Balancing", 2001).

@@ -60,8 +60,15 @@ impl PeakEwma {
     /// What one more request is expected to cost here: lower is better.
     #[must_use]
     pub fn cost(&self, now: Instant) -> f64 {
+        self.scaled_cost(1.0, now)
+    }
+
+    /// The cost at an endpoint of another weight: `scale` is the mean weight of all endpoints over its own, so that
+    /// twice the weight has twice the requests under way at the same cost.
+    #[must_use]
+    pub fn scaled_cost(&self, scale: f64, now: Instant) -> f64 {
         let average = f64::from_bits(self.average.load(Relaxed)) * self.keep(now);
-        average * (f64::from(self.pending.load(Relaxed)) + 1.0)
+        average * (f64::from(self.pending.load(Relaxed)) * scale + 1.0)
     }
 
     /// Requests under way.
