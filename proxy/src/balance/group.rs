@@ -101,7 +101,7 @@ impl Group {
         }
     }
 
-    pub fn length(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.seats.len()
     }
 
