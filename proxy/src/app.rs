@@ -67,8 +67,8 @@ enum Role {
 /// When an address can't be bound or discovery can't begin.
 pub async fn build(settings: &Settings) -> anyhow::Result<App> {
     let telemetry = Arc::new(Telemetry::default());
-    let discovery =
-        Discovery::start(&settings.discovery, Arc::clone(&telemetry)).context("starting discovery")?;
+    let discovery = Discovery::start(&settings.discovery, settings.locality.clone(), Arc::clone(&telemetry))
+        .context("starting discovery")?;
     let (control, drain) = drain::channel();
     let mut roles = Vec::new();
     if let Some(redirected) = settings.redirected {

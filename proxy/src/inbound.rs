@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Ar
 use tokio::net::TcpStream;
 
 use crate::{
-    balance::Endpoint,
+    balance::{Balancer, Endpoint},
     buffer::Buffer,
     net, serve,
     snapshot::{Cluster, Destination, Protocol, Snapshot},
@@ -41,7 +41,7 @@ fn application(address: SocketAddr) -> Destination {
         service: format!("port-{}", address.port()).into(),
         port: address.port(),
         protocol: Protocol::Detect,
-        endpoints: vec![Arc::new(Endpoint::new(address))],
+        balancer: Arc::new(Balancer::only(Arc::new(Endpoint::new(address)))),
     };
     let destination = Destination::new(Snapshot {
         cluster: Arc::new(cluster),

@@ -1,11 +1,17 @@
 //! Connections of the pod's application: to a Service, balanced and routed; to anything else, straight on.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
 
 use tokio::net::TcpStream;
 
 use crate::{
-    balance::{self, Load},
+    balance::{Affinity, Load, Pick},
     buffer::Buffer,
     discovery::{Discovery, Resolved},
     net, serve,
@@ -30,7 +36,8 @@ pub async fn redirected(client: TcpStream, original: SocketAddr, worker: &Rc<Wor
 /// for the largest of them, all the time.
 pub async fn serve(mut client: TcpStream, destination: &Arc<Destination>, worker: &Rc<Worker>) {
     let service = Arc::clone(&destination.now().cluster.service);
-    let connect = async || connect_any(destination, worker).await;
+    let source = client.peer_addr().ok().map(|address| address.ip());
+    let connect = async || connect_any(destination, source, worker).await;
     match Box::pin(sniff::sniff(&mut client, destination, &worker.limits, connect)).await {
         Ok(Found::Http1(read, early)) => {
             worker.telemetry.connection(OUT, &service, Carried::Http1);
@@ -45,7 +52,7 @@ pub async fn serve(mut client: TcpStream, destination: &Arc<Destination>, worker
         }
         Ok(Found::Opaque(read, early)) => {
             worker.telemetry.connection(OUT, &service, Carried::Tcp);
-            Box::pin(relay(client, read, early, destination, worker)).await;
+            Box::pin(relay(client, read, early, destination, source, worker)).await;
         }
         Ok(Found::Nothing) => {}
         Err(error) => fail(client, &service, &error),
@@ -57,18 +64,18 @@ async fn relay(
     read: Buffer,
     early: Option<(SocketAddr, TcpStream)>,
     destination: &Destination,
+    source: Option<IpAddr>,
     worker: &Rc<Worker>,
 ) {
     let connected = match early {
         Some(connected) => Ok(connected),
-        None => connect_any(destination, worker).await,
+        None => connect_any(destination, source, worker).await,
     };
     match connected {
         Err(error) => fail(client, &destination.now().cluster.service, &error),
         Ok((address, upstream)) => {
             let snapshot = destination.now();
-            let endpoint = snapshot.cluster.endpoints.iter().find(|endpoint| endpoint.address == address);
-            let _load = endpoint.map(Load::begin);
+            let _load = snapshot.cluster.balancer.find(address).map(Load::begin);
             drop(snapshot);
             tcp::relay(client, read, upstream, Buffer::default(), &worker.telemetry.flows(OUT)).await;
         }
@@ -76,17 +83,21 @@ async fn relay(
 }
 
 /// Connects one endpoint after another until one takes the connection. Nothing was sent yet, so each may be tried.
-async fn connect_any(destination: &Destination, worker: &Rc<Worker>) -> io::Result<(SocketAddr, TcpStream)> {
+async fn connect_any(
+    destination: &Destination,
+    source: Option<IpAddr>,
+    worker: &Rc<Worker>,
+) -> io::Result<(SocketAddr, TcpStream)> {
     let snapshot = destination.now();
-    let endpoints = &snapshot.cluster.endpoints;
+    let balancer = &snapshot.cluster.balancer;
+    let Affinity { hash, session } = Affinity::of_connection(balancer, || source);
     let mut tried = Vec::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no endpoint is ready");
-    for _ in 0..endpoints.len().min(crate::retry::MAX_ATTEMPTS) {
-        let Some(endpoint) = balance::pick(endpoints, &tried, Instant::now(), |n| fastrand::usize(0..n))
-        else {
-            break;
-        };
-        match net::connect(endpoint.address, worker.limits.connect).await {
+    for _ in 0..balancer.members().len().min(crate::retry::MAX_ATTEMPTS) {
+        let pick = Pick { hash, session, tried: &tried, now: Instant::now() };
+        let picked = balancer.pick(&pick, |n| fastrand::usize(0..n));
+        let Some(endpoint) = picked.filter(|endpoint| !tried.contains(&endpoint.address)) else { break };
+        match net::connect_either(endpoint.address, endpoint.other(), worker.limits.connect).await {
             Ok(stream) => return Ok((endpoint.address, stream)),
             Err(error) => last = error,
         }

@@ -7,6 +7,7 @@ use ferrule_config::names::ports;
 use thiserror::Error;
 
 use crate::{
+    balance::Locality,
     http1::head::{MAX_FIELDS, MAX_HEAD},
     http2::frame::MAX_31,
     limits::{Http2Limits, Limits},
@@ -17,6 +18,9 @@ use crate::{
 pub struct Settings {
     /// `FERRULE_DISCOVERY`: `kube` (default) or `dir:PATH`.
     pub discovery: Source,
+    /// `FERRULE_ZONE` and `FERRULE_NODE`: where this proxy runs, for endpoints that are near. Default: not known; a zone
+    /// that is not given is learnt from endpoints on the same node.
+    pub locality: Locality,
     /// `FERRULE_REDIRECTED`: take redirected connections on ports 15101 and 15102. Default: true.
     pub redirected: Option<Redirected>,
     /// `FERRULE_OUTBOUND_LISTENERS`: `ADDRESS=NAMESPACE/SERVICE:PORT`, comma-separated.
@@ -87,6 +91,7 @@ impl Settings {
             }
         })?
         .unwrap_or(Source::Kube);
+        let locality = Locality { zone: get("FERRULE_ZONE"), node: get("FERRULE_NODE") };
         let on = parse(get("FERRULE_REDIRECTED"), "FERRULE_REDIRECTED", "true or false", |v| v.parse().ok())?;
         let redirected = on.unwrap_or(true).then(|| Redirected {
             outbound: unspecified(ports::OUTBOUND),
@@ -114,7 +119,18 @@ impl Settings {
             parse(get("FERRULE_DRAIN_SECONDS"), "FERRULE_DRAIN_SECONDS", "seconds", |v| v.parse().ok())?
                 .map_or(Duration::from_secs(20), Duration::from_secs);
         let limits = limits(&get)?;
-        Ok(Self { discovery, redirected, outbound, inbound, admin, tcp_probes, workers, drain, limits })
+        Ok(Self {
+            discovery,
+            locality,
+            redirected,
+            outbound,
+            inbound,
+            admin,
+            tcp_probes,
+            workers,
+            drain,
+            limits,
+        })
     }
 }
 
@@ -240,6 +256,13 @@ mod tests {
         let cart = ServicePort { namespace: "shop".into(), name: "cart".into(), port: 80 };
         assert_eq!(settings.outbound[0], ("127.0.0.1:9001".parse().expect("address"), cart));
         assert_eq!(settings.outbound.len(), 2);
+    }
+
+    #[test]
+    fn a_proxy_is_told_where_it_runs() {
+        let zone = with("FERRULE_ZONE", "eu-1a").expect("ok").locality;
+        assert_eq!(zone, Locality { zone: Some("eu-1a".into()), node: None });
+        assert_eq!(with("FERRULE_ZONE", "").expect("no label on the node").locality, Locality::default());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use ferrule_config::{HeaderChange, RouteEntry, Timeouts};
 
-use crate::{balance::Endpoint, retry::Budget};
+use crate::{balance::Balancer, retry::Budget};
 
 /// Everything that this proxy knows of where connections go, by their original destination.
 #[derive(Debug, Default)]
@@ -216,8 +216,8 @@ pub struct Cluster {
     pub port: u16,
     /// What the Service declares that this port speaks.
     pub protocol: Protocol,
-    /// Those that take traffic: the ready ones, or when there are none those that end but still serve.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Its endpoints, and which of them is picked.
+    pub balancer: Arc<Balancer>,
 }
 
 #[cfg(test)]

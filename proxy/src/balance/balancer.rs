@@ -162,6 +162,19 @@ impl Balancer {
         (endpoint.is_available() && !pick.tried.contains(&endpoint.address)).then_some(endpoint)
     }
 
+    /// How it picks.
+    #[must_use]
+    pub fn config(&self) -> &config::Balancer {
+        &self.config
+    }
+
+    /// The endpoint at this address.
+    #[must_use]
+    pub fn find(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
+        let index = self.members.binary_search_by_key(&address, |member| member.endpoint.address).ok()?;
+        Some(&self.members[index].endpoint)
+    }
+
     /// What of a request is to be hashed; nothing without consistent hashing.
     #[must_use]
     pub fn hash_key(&self) -> Option<&HashKey> {

@@ -14,12 +14,13 @@ use tokio::{
 };
 
 use super::{
-    Command, Resolved, assemble,
+    Command, Resolved, assemble, balancing,
     kube::{Kube, Watched},
     objects::{Name, Service},
     world::{Change, World},
 };
 use crate::{
+    balance::Locality,
     settings::ServicePort,
     snapshot::{Backend, Destination, Directory, Entry},
     telemetry::Telemetry,
@@ -64,10 +65,15 @@ pub(super) struct Keeper {
 type Answer = (IpAddr, Option<Option<Service>>);
 
 impl Keeper {
-    pub(super) fn new(origin: Origin, directory: Arc<Directory>, telemetry: Arc<Telemetry>) -> Self {
+    pub(super) fn new(
+        origin: Origin,
+        locality: Locality,
+        directory: Arc<Directory>,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
         Self {
             origin,
-            world: World::default(),
+            world: World::new(locality),
             directory,
             telemetry,
             kept: HashMap::new(),
@@ -220,7 +226,7 @@ impl Keeper {
             if !self.is_complete(&name) {
                 continue;
             }
-            match assemble::snapshot(&mut self.world, &name, port.port) {
+            match assemble::snapshot(&mut self.world, &name, port.port, Instant::now()) {
                 Some(snapshot) => {
                     self.kept[&port].replace(snapshot);
                     self.telemetry.snapshots.inc();
@@ -249,7 +255,7 @@ impl Keeper {
             }
             let known = self.kept.get(&port).cloned();
             let destination = known.or_else(|| {
-                let snapshot = assemble::snapshot(&mut self.world, &name, port.port)?;
+                let snapshot = assemble::snapshot(&mut self.world, &name, port.port, Instant::now())?;
                 let destination = Arc::new(Destination::new(snapshot));
                 self.kept.insert(port.clone(), Arc::clone(&destination));
                 Some(destination)
@@ -310,6 +316,7 @@ impl Keeper {
     }
 
     fn dump(&self) -> serde_json::Value {
+        let now = Instant::now();
         let destinations: Vec<_> = self
             .kept
             .iter()
@@ -322,7 +329,7 @@ impl Keeper {
                             "service": &*cluster.service,
                             "port": cluster.port,
                             "upTo": bound,
-                            "endpoints": endpoints(&cluster.endpoints),
+                            "balancer": balancing::describe(&cluster.balancer, now),
                         }),
                     });
                     json!({
@@ -337,7 +344,7 @@ impl Keeper {
                     "service": format!("{}/{}", port.namespace, port.name),
                     "port": port.port,
                     "protocol": format!("{:?}", snapshot.protocol).to_lowercase(),
-                    "endpoints": endpoints(&snapshot.cluster.endpoints),
+                    "balancer": balancing::describe(&snapshot.cluster.balancer, now),
                     "routes": snapshot.routes,
                     "rules": rules.collect::<Vec<_>>(),
                 })
@@ -353,18 +360,6 @@ async fn first(times: &HashMap<String, tokio::time::Instant>) {
     if let Some(earliest) = times.values().min() {
         tokio::time::sleep_until(*earliest).await;
     }
-}
-
-fn endpoints(endpoints: &[Arc<crate::balance::Endpoint>]) -> Vec<serde_json::Value> {
-    let now = Instant::now();
-    let describe = |endpoint: &Arc<crate::balance::Endpoint>| {
-        json!({
-            "address": endpoint.address.to_string(),
-            "cost": endpoint.load.cost(now),
-            "pending": endpoint.load.pending(),
-        })
-    };
-    endpoints.iter().map(describe).collect()
 }
 
 fn service_name(port: &ServicePort) -> Name {

@@ -9,9 +9,11 @@
 //! Nothing here knows of sockets that carry traffic. The proxy holds only what its pod uses.
 
 mod assemble;
+mod balancing;
 mod files;
 mod keeper;
 mod kube;
+mod members;
 pub mod objects;
 mod world;
 
@@ -20,6 +22,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    balance::Locality,
     settings::{ServicePort, Source},
     snapshot::{Destination, Directory, Entry},
     telemetry::Telemetry,
@@ -58,11 +61,11 @@ enum Command {
 }
 
 impl Discovery {
-    /// Starts discovery on the current runtime.
+    /// Starts discovery on the current runtime. `locality`: where this proxy runs.
     ///
     /// # Errors
     /// When the source can't be used at all: no credentials, no such directory.
-    pub fn start(source: &Source, telemetry: Arc<Telemetry>) -> anyhow::Result<Self> {
+    pub fn start(source: &Source, locality: Locality, telemetry: Arc<Telemetry>) -> anyhow::Result<Self> {
         let directory = Arc::new(Directory::default());
         let (commands, receiver) = mpsc::channel(QUEUE);
         let (changes, incoming) = mpsc::channel(QUEUE);
@@ -73,7 +76,7 @@ impl Discovery {
                 keeper::Origin::Files
             }
         };
-        let keeper = keeper::Keeper::new(source, Arc::clone(&directory), telemetry);
+        let keeper = keeper::Keeper::new(source, locality, Arc::clone(&directory), telemetry);
         tokio::spawn(keeper.run(receiver, incoming));
         Ok(Self { directory, commands })
     }

@@ -64,6 +64,8 @@ pub struct ServiceSpec {
     pub cluster_ips: Vec<String>,
     /// Ports.
     pub ports: Vec<ServicePort>,
+    /// `ClientIP`: a client's connections are to go to one endpoint.
+    pub session_affinity: Option<String>,
 }
 
 /// A port of a Service.
@@ -108,12 +110,52 @@ impl EndpointSlice {
 
 /// An endpoint of a slice.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Endpoint {
     /// Addresses; only the first counts, the others are the same endpoint.
     pub addresses: Vec<String>,
     /// Whether it can be used.
     pub conditions: Conditions,
+    /// Host name of its pod, if that has one.
+    pub hostname: Option<String>,
+    /// What it is: a pod, as a rule.
+    pub target_ref: Option<TargetRef>,
+    /// Name of its node.
+    pub node_name: Option<String>,
+    /// Zone of its node.
+    pub zone: Option<String>,
+    /// Whose clients should use it.
+    pub hints: Option<Hints>,
+}
+
+/// The object that an endpoint stands for.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct TargetRef {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Whose clients should use an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hints {
+    /// Those of these zones.
+    #[serde(deserialize_with = "nullable")]
+    pub for_zones: Vec<Hint>,
+    /// Those of these nodes.
+    #[serde(deserialize_with = "nullable")]
+    pub for_nodes: Vec<Hint>,
+}
+
+/// A zone or a node.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Hint {
+    /// Its name.
+    pub name: String,
 }
 
 /// Whether an endpoint can be used.

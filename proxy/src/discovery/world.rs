@@ -8,8 +8,11 @@ use std::{
 
 use ferrule_config::{Mesh, shard};
 
-use super::objects::{ConfigMap, EndpointSlice, Name, Service};
-use crate::balance::Endpoint;
+use super::{
+    balancing::Balancing,
+    objects::{ConfigMap, EndpointSlice, Name, Service},
+};
+use crate::balance::{Endpoint, Locality};
 
 /// A piece of news.
 #[derive(Clone, Debug)]
@@ -44,9 +47,15 @@ pub(super) struct World {
     /// Last good one of each namespace.
     pub meshes: HashMap<String, Mesh>,
     endpoints: HashMap<SocketAddr, std::sync::Weak<Endpoint>>,
+    pub balancing: Balancing,
 }
 
 impl World {
+    /// Nothing was seen yet by a proxy that runs there.
+    pub fn new(locality: Locality) -> Self {
+        Self { balancing: Balancing::new(locality), ..Self::default() }
+    }
+
     /// Takes in a piece of news.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! Which endpoint a request goes to, and to which next when that one failed it: the same for every protocol.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{borrow::Cow, io, net::SocketAddr, sync::Arc, time::Instant};
 
 use ferrule_config::{HeaderChange, Timeouts};
 
 use crate::{
-    balance::{self, Endpoint},
+    balance::{Affinity, Endpoint, Pick},
     cause::Cause,
     retry::{self, Budget, Failure, Replay},
     snapshot::Cluster,
@@ -20,6 +20,8 @@ const MOST_STALE: usize = 8;
 pub struct Terms<'a> {
     /// Where it goes.
     pub cluster: &'a Cluster,
+    /// What ties it to an endpoint.
+    pub affinity: Affinity,
     /// Changes on the way back.
     pub response_headers: &'a HeaderChange,
     /// Time limits.
@@ -32,7 +34,12 @@ pub struct Terms<'a> {
     pub started: Instant,
 }
 
-impl Terms<'_> {
+impl<'a> Terms<'a> {
+    /// Changes on the way back from this endpoint: the final response says also where the session is kept.
+    pub fn final_headers(&self, endpoint: &Endpoint) -> Cow<'a, HeaderChange> {
+        self.affinity.kept(&self.cluster.balancer, endpoint, self.response_headers)
+    }
+
     /// When an attempt that began at this time must have ended.
     pub fn deadline(&self, began: Instant) -> Option<Instant> {
         let Timeouts { request, backend_request } = self.timeouts;
@@ -99,10 +106,10 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// What the client is told when there is no endpoint.
     pub fn next(&self) -> Result<Attempt<'a>, (Cause, String)> {
-        let Terms { cluster, started, .. } = *self.terms;
+        let Terms { cluster, started, affinity: Affinity { hash, session }, .. } = *self.terms;
         let began = if self.tried.is_empty() && self.stale == 0 { started } else { Instant::now() };
-        let random = |n| fastrand::usize(0..n);
-        match balance::pick(&cluster.endpoints, &self.tried, began, random) {
+        let pick = Pick { hash, session, tried: &self.tried, now: began };
+        match cluster.balancer.pick(&pick, |n| fastrand::usize(0..n)) {
             Some(endpoint) => Ok(Attempt { endpoint, number: self.tried.len() + 1, began }),
             None => {
                 let Cluster { service, port, .. } = cluster;

@@ -1,11 +1,12 @@
 //! Where a request goes: the rule that it falls under, and one of its backends. Pure but for chance.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use ferrule_config::{HeaderChange, Timeouts};
 
 use super::attempts::Terms;
 use crate::{
+    balance::Affinity,
     cause::Cause,
     direction::Direction,
     route::{self, Request},
@@ -21,18 +22,31 @@ pub(super) struct Decision<'a> {
     rule: Option<&'a Rule>,
     /// Where it goes, or why it goes nowhere.
     pub target: Result<Arc<Cluster>, (Cause, String)>,
+    affinity: Affinity,
 }
 
 impl<'a> Decision<'a> {
     /// Of a request that is answered without being looked at.
     pub fn refused(cause: Cause, detail: String) -> Self {
-        Self { rule: None, target: Err((cause, detail)) }
+        Self { rule: None, target: Err((cause, detail)), affinity: Affinity::default() }
     }
 
-    /// Decides on a request.
-    pub fn new(snapshot: &'a Snapshot, request: &Request<'_>) -> Self {
+    /// Decides on a request. `query`: what follows the question mark. `source`: gives the client's address.
+    pub fn new(
+        snapshot: &'a Snapshot,
+        request: &Request<'_>,
+        query: Option<&str>,
+        source: impl FnOnce() -> Option<IpAddr>,
+    ) -> Self {
+        let decision = Self::routed(snapshot, request);
+        let Ok(cluster) = &decision.target else { return decision };
+        Self { affinity: Affinity::of(&cluster.balancer, request, query, source), ..decision }
+    }
+
+    fn routed(snapshot: &'a Snapshot, request: &Request<'_>) -> Self {
+        let affinity = Affinity::default();
         if snapshot.routes.is_empty() {
-            return Self { rule: None, target: Ok(Arc::clone(&snapshot.cluster)) };
+            return Self { rule: None, target: Ok(Arc::clone(&snapshot.cluster)), affinity };
         }
         let Some(index) = route::decide(&snapshot.routes, request) else {
             let service = &snapshot.cluster.service;
@@ -51,7 +65,7 @@ impl<'a> Decision<'a> {
                 Err((Cause::NoBackend, format!("rule {} has no backend with a weight above 0", rule.name)))
             }
         };
-        Self { rule: Some(rule), target }
+        Self { rule: Some(rule), target, affinity }
     }
 
     /// Changes of the head on the way there.
@@ -71,6 +85,7 @@ impl<'a> Decision<'a> {
             cluster,
             response_headers: self.rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
             timeouts: self.rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
+            affinity: self.affinity,
             budget: &destination.budget,
             direction,
             started,

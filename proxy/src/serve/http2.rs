@@ -1,6 +1,6 @@
 //! A client's HTTP/2 connection: each of its requests is decided on and forwarded on its own.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Instant};
 
 use ferrule_config::names::ERROR_HEADER;
 use tokio::net::TcpStream;
@@ -10,6 +10,7 @@ use super::{
     translate::{self, Outcome, Plan},
 };
 use crate::{
+    balance::Affinity,
     buffer::Buffer,
     cause::Cause,
     http1::head::MAX_FIELDS,
@@ -37,13 +38,14 @@ pub async fn serve(
     worker: &Rc<Worker>,
     direction: Direction,
 ) {
+    let source = client.peer_addr().ok().map(|address| address.ip());
     let settings = worker.http2_settings();
     let connection = Connection::new(Role::Server, settings.limits);
     let tell = |event| match event {
         Event::Opened(stream) => {
             let (destination, worker) = (Arc::clone(destination), Rc::clone(worker));
             tokio::task::spawn_local(async move {
-                request(&stream, &destination, &worker, direction).await;
+                request(&stream, &destination, source, &worker, direction).await;
             });
         }
         Event::Exceeded(limit) => worker.telemetry.limit(direction, limit),
@@ -54,11 +56,17 @@ pub async fn serve(
     }
 }
 
-async fn request(stream: &Stream, destination: &Destination, worker: &Rc<Worker>, direction: Direction) {
+async fn request(
+    stream: &Stream,
+    destination: &Destination,
+    source: Option<IpAddr>,
+    worker: &Rc<Worker>,
+    direction: Direction,
+) {
     let started = Instant::now();
     let snapshot = destination.now();
     let head = stream.request_head();
-    let decision = decide(&snapshot, &head);
+    let decision = decide(&snapshot, &head, source);
     let outcome = match &decision.target {
         Err((cause, detail)) => Outcome::Failed(*cause, detail.clone()),
         Ok(cluster) => {
@@ -94,18 +102,20 @@ async fn request(stream: &Stream, destination: &Destination, worker: &Rc<Worker>
     });
 }
 
-fn decide<'a>(snapshot: &'a Snapshot, head: &Fields) -> Decision<'a> {
+fn decide<'a>(snapshot: &'a Snapshot, head: &Fields, source: Option<IpAddr>) -> Decision<'a> {
     if head.is_empty() {
         let detail = "the request's fields are too many or too large".to_owned();
         return Decision::refused(Cause::HeadTooLarge, detail);
     }
     let mut space = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let fields: &[Field<'_>] = if snapshot.routes.is_empty() { &[] } else { head.view(&mut space) };
-    let path = match head.path().split('?').next() {
-        Some("") | None => "/",
-        Some(path) => path,
+    let unseen = snapshot.routes.is_empty() && !Affinity::needs_fields(&snapshot.cluster.balancer);
+    let fields: &[Field<'_>] = if unseen { &[] } else { head.view(&mut space) };
+    let (path, query) = match head.path().split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (head.path(), None),
     };
-    Decision::new(snapshot, &Request { method: head.method(), path, fields })
+    let path = if path.is_empty() { "/" } else { path };
+    Decision::new(snapshot, &Request { method: head.method(), path, fields }, query, || source)
 }
 
 /// Answers in the place of an endpoint: to gRPC as gRPC has it, trailers alone, with a status of its own.

@@ -29,7 +29,8 @@ impl World {
         self.directory.path()
     }
 
-    fn write(&self, name: &str, json: &serde_json::Value) {
+    /// Puts an object into a file of this name.
+    pub fn write(&self, name: &str, json: &serde_json::Value) {
         let temporary = self.directory.path().join(format!(".{name}"));
         std::fs::write(&temporary, json.to_string()).expect("writable");
         std::fs::rename(temporary, self.directory.path().join(name)).expect("renamable");

@@ -104,13 +104,22 @@ impl<'a> RequestHead<'a> {
     /// Path of the target without query: `/` for an absolute form without path, `*` and the authority as they are.
     #[must_use]
     pub fn path(&self) -> &'a str {
-        let target = match self.form {
-            Form::Absolute { after, .. } => after,
-            Form::Origin | Form::Authority | Form::Asterisk => self.target,
-        };
-        match target.split('?').next() {
+        match self.path_and_query().split('?').next() {
             Some("") | None => "/",
             Some(path) => path,
+        }
+    }
+
+    /// What follows the question mark of the target.
+    #[must_use]
+    pub fn query(&self) -> Option<&'a str> {
+        self.path_and_query().split_once('?').map(|(_, query)| query)
+    }
+
+    fn path_and_query(&self) -> &'a str {
+        match self.form {
+            Form::Absolute { after, .. } => after,
+            Form::Origin | Form::Authority | Form::Asterisk => self.target,
         }
     }
 

@@ -5,6 +5,7 @@ mod timer;
 
 use std::{
     future::{Future, poll_fn},
+    net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
     time::{Duration, Instant},
@@ -181,7 +182,8 @@ impl Context<'_> {
         let started = Instant::now();
         let snapshot = destination.now();
         let mut out = buffer::take();
-        let (info, decision) = match decide(read, &snapshot, &worker.limits, &mut out) {
+        let source = || Some(client.peer_addr().ok()?.ip());
+        let (info, decision) = match decide(read, &snapshot, source, &worker.limits, &mut out) {
             Ok(decided) => decided,
             Err(refusal) => {
                 buffer::give_back(out);
@@ -331,6 +333,7 @@ struct Info {
 fn decide<'a>(
     read: &mut Buffer,
     snapshot: &'a Snapshot,
+    source: impl FnOnce() -> Option<IpAddr>,
     limits: &Limits,
     out: &mut Vec<u8>,
 ) -> Result<(Info, Decision<'a>), Refusal> {
@@ -348,7 +351,7 @@ fn decide<'a>(
         return Err(HeadError::TooManyFields.into());
     }
     let request = Request { method: head.method, path: head.path(), fields: head.fields };
-    let decision = Decision::new(snapshot, &request);
+    let decision = Decision::new(snapshot, &request, head.query(), source);
     rewrite::request(out, &head, decision.request_headers(), &snapshot.cluster.service);
     let info = Info {
         framing: head.framing,

@@ -250,8 +250,8 @@ impl Attempt<'_> {
         let status = head.status();
         progress.forwarded.set(Some(status));
         let end = from.is_ended();
-        let sent =
-            reply.head(&head, end, self.plan.terms.response_headers, self.plan.terms.trusts_endpoint()).await;
+        let changes = self.plan.terms.final_headers(self.to.endpoint);
+        let sent = reply.head(&head, end, &changes, self.plan.terms.trusts_endpoint()).await;
         head.give_back();
         sent.map_err(|_| Stop::Broken)?;
         if end {

@@ -1,6 +1,8 @@
 //! The response on its way to the client, held to the same standard as a request: nothing of it is forwarded
 //! before its head was understood and its framing is beyond doubt.
 
+use std::borrow::Cow;
+
 use tokio::{
     io::AsyncWriteExt as _,
     net::tcp::{ReadHalf, WriteHalf},
@@ -116,14 +118,12 @@ impl Attempt<'_> {
             (false, false) => Persistence::new(client_reusable, plan.version),
         };
         let trusted = plan.terms.trusts_endpoint();
-        rewrite::response(
-            out,
-            &head,
-            plan.terms.response_headers,
-            persistence,
-            trusted,
-            self.dechunks(head.framing),
-        );
+        let changes = if head.status >= 200 || switches {
+            plan.terms.final_headers(self.to.endpoint)
+        } else {
+            Cow::Borrowed(plan.terms.response_headers)
+        };
+        rewrite::response(out, &head, &changes, persistence, trusted, self.dechunks(head.framing));
         let framing = head.framing;
         let received =
             Received { status: head.status, upstream_reusable: head.keep_alive, client_reusable, tunnel };
