@@ -67,8 +67,13 @@ enum Role {
 /// When an address can't be bound or discovery can't begin.
 pub async fn build(settings: &Settings) -> anyhow::Result<App> {
     let telemetry = Arc::new(Telemetry::default());
-    let discovery = Discovery::start(&settings.discovery, settings.locality.clone(), Arc::clone(&telemetry))
-        .context("starting discovery")?;
+    let discovery = Discovery::start(
+        &settings.discovery,
+        settings.times,
+        settings.locality.clone(),
+        Arc::clone(&telemetry),
+    )
+    .context("starting discovery")?;
     let (control, drain) = drain::channel();
     let mut roles = Vec::new();
     if let Some(redirected) = settings.redirected {
@@ -238,7 +243,14 @@ async fn serve(client: TcpStream, role: Role, shared: Rc<Shared>) {
     }
     match role {
         Role::Outbound(port) => {
-            let destination = discovery.named(&port).await;
+            let Some(destination) = discovery.named(&port).await else {
+                tracing::warn!(
+                    service = format!("{}/{}", port.namespace, port.name),
+                    port = port.port,
+                    "connection refused: there is no such Service, or no such port of it"
+                );
+                return net::reset(client);
+            };
             outbound::serve(client, &destination, worker).await;
         }
         Role::Inbound(application) => inbound::serve(client, application, worker, applications).await,

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::{
     balance::Locality,
+    discovery::{Address, Times},
     http1::head::{MAX_FIELDS, MAX_HEAD},
     http2::frame::MAX_31,
     limits::{Http2Limits, Limits},
@@ -21,6 +22,8 @@ pub struct Settings {
     /// `FERRULE_ZONE` and `FERRULE_NODE`: where this proxy runs, for endpoints that are near. Default: not known; a zone
     /// that is not given is learnt from endpoints on the same node.
     pub locality: Locality,
+    /// `FERRULE_LIMIT_DESTINATION_IDLE` and `FERRULE_DISCOVERY_CHECK`; each is described at its field.
+    pub times: Times,
     /// `FERRULE_REDIRECTED`: take redirected connections on ports 15101 and 15102. Default: true.
     pub redirected: Option<Redirected>,
     /// `FERRULE_OUTBOUND_LISTENERS`: `ADDRESS=NAMESPACE/SERVICE:PORT`, comma-separated.
@@ -44,6 +47,8 @@ pub struct Settings {
 pub enum Source {
     /// The API server, with the pod's projected token.
     Kube,
+    /// An API server elsewhere: for tests.
+    Server(Address),
     /// A directory of YAML or JSON files.
     Directory(PathBuf),
 }
@@ -119,9 +124,11 @@ impl Settings {
             parse(get("FERRULE_DRAIN_SECONDS"), "FERRULE_DRAIN_SECONDS", "seconds", |v| v.parse().ok())?
                 .map_or(Duration::from_secs(20), Duration::from_secs);
         let limits = limits(&get)?;
+        let times = times(&get)?;
         Ok(Self {
             discovery,
             locality,
+            times,
             redirected,
             outbound,
             inbound,
@@ -136,6 +143,22 @@ impl Settings {
 
 const OUTBOUND_FORM: &str = "ADDRESS:PORT=NAMESPACE/SERVICE:PORT[,…]";
 const INBOUND_FORM: &str = "ADDRESS:PORT=ADDRESS:PORT[,…]";
+
+/// How long discovery waits for what, with defaults where nothing is set.
+fn times(get: &impl Fn(&'static str) -> Option<String>) -> Result<Times, SettingsError> {
+    let mut times = Times::default();
+    for (variable, time) in
+        [("FERRULE_LIMIT_DESTINATION_IDLE", &mut times.idle), ("FERRULE_DISCOVERY_CHECK", &mut times.check)]
+    {
+        let at_least = |text: &str| time_limit(text).filter(|time| *time >= Duration::from_secs(1));
+        if let Some(set) =
+            parse(get(variable), variable, "0s for never, or a duration of at least 1s", at_least)?
+        {
+            *time = set;
+        }
+    }
+    Ok(times)
+}
 
 /// The limits, each with its default where nothing is set.
 fn limits(get: &impl Fn(&'static str) -> Option<String>) -> Result<Limits, SettingsError> {
@@ -310,6 +333,15 @@ mod tests {
             r#"FERRULE_LIMIT_FIELDS="257" is not usable; expected 1 to 256"#
         );
         assert!(with("FERRULE_LIMIT_IDLE", "7").is_err());
+    }
+
+    #[test]
+    fn discovery_has_times_of_its_own() {
+        let times = with("FERRULE_LIMIT_DESTINATION_IDLE", "30s").expect("valid").times;
+        assert_eq!(times, Times { idle: Duration::from_secs(30), ..Times::default() });
+        let times = with("FERRULE_DISCOVERY_CHECK", "0s").expect("never").times;
+        assert!(times.check > Duration::from_secs(1 << 28));
+        assert!(with("FERRULE_DISCOVERY_CHECK", "10ms").is_err());
     }
 
     #[test]

@@ -1,15 +1,13 @@
 //! What the data path reads: immutable once built, replaced as a whole.
 //!
 //! ```text
-//!   Directory ── address:port ──▶ Destination ── now() ──▶ Snapshot ─┬─ routes ─▶ rules ─▶ backends
+//!   discovery ── address:port ──▶ Destination ── now() ──▶ Snapshot ─┬─ routes ─▶ rules ─▶ backends
 //!   (all that this pod uses)      (one, for as long as it is used)   └─ cluster: endpoints of the Service itself
 //! ```
 //!
 //! Discovery builds snapshots and swaps them in; a request reads its destination's snapshot once and keeps to it.
 
 use std::{
-    collections::HashMap,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -21,38 +19,6 @@ use arc_swap::ArcSwap;
 use ferrule_config::{HeaderChange, RouteEntry, Timeouts};
 
 use crate::{balance::Balancer, retry::Budget};
-
-/// Everything that this proxy knows of where connections go, by their original destination.
-#[derive(Debug, Default)]
-pub struct Directory {
-    entries: ArcSwap<HashMap<SocketAddr, Entry>>,
-}
-
-/// What is known of an address.
-#[derive(Clone, Debug)]
-pub enum Entry {
-    /// It is a port of a Service.
-    Service(Arc<Destination>),
-    /// It is none; to be asked again after this time.
-    Outside(Instant),
-}
-
-impl Directory {
-    /// What is known of this address now.
-    #[must_use]
-    pub fn find(&self, address: SocketAddr) -> Option<Entry> {
-        self.entries.load().get(&address).cloned()
-    }
-
-    /// Changes the entries; only discovery does, from one thread.
-    pub fn update(&self, change: impl Fn(&mut HashMap<SocketAddr, Entry>)) {
-        self.entries.rcu(|entries| {
-            let mut entries = HashMap::clone(entries);
-            change(&mut entries);
-            entries
-        });
-    }
-}
 
 /// A port of a Service that this proxy sends traffic to.
 #[derive(Debug)]

@@ -1,64 +1,67 @@
-//! Keeps what the pod uses: answers look-ups, starts and ends watches, and puts snapshots in force.
+//! Keeps what the pod uses: answers look-ups, says what is to be watched, puts snapshots in force, and drops what
+//! nobody uses any more.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use serde_json::json;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::AbortHandle,
-};
+use ferrule_config::shard;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Command, Resolved, assemble, balancing,
-    kube::{Kube, Watched},
+    Command, Resolved, Times, assemble,
+    directory::Directory,
+    freshness::Freshness,
+    kube::{ApiError, Key, Kind, Kube},
     objects::{Name, Service},
-    world::{Change, World},
+    world::{Change, Needs, World},
 };
-use crate::{
-    balance::Locality,
-    settings::ServicePort,
-    snapshot::{Backend, Destination, Directory, Entry},
-    telemetry::Telemetry,
-};
+use crate::{balance::Locality, settings::ServicePort, snapshot::Destination, telemetry::Telemetry};
 
-/// How long an address that is no Service's is not asked about again.
-const OUTSIDE_FOR: Duration = Duration::from_secs(10);
-/// The same after a look-up that failed: the rights of a namespace that was labelled just now may still be on
-/// their way.
+/// How long an address is not asked about again after a look-up that failed: the rights of a namespace that was
+/// labelled just now may still be on their way.
 const UNKNOWN_FOR: Duration = Duration::from_millis(500);
 /// How long a configuration that was deleted stays in force: the operator puts back what somebody else deleted,
 /// and in the meantime requests must not fall back to having no Route.
 const GONE_AFTER: Duration = Duration::from_secs(10);
-/// Addresses that are remembered as no Service's.
-const MOST_OUTSIDE: usize = 4096;
 /// News that are taken in together, before snapshots are made.
 const BATCH: usize = 64;
+/// Longest time between two looks for what is idle.
+const SWEEP: Duration = Duration::from_secs(15);
 
 /// Where news comes from.
 pub(super) enum Origin {
-    Kube(Arc<Kube>),
+    Kube(Box<Kube>),
     Files,
 }
 
 pub(super) struct Keeper {
-    origin: Origin,
+    pub(super) origin: Origin,
     world: World,
     directory: Arc<Directory>,
+    freshness: Arc<Freshness>,
     telemetry: Arc<Telemetry>,
-    kept: HashMap<ServicePort, Arc<Destination>>,
+    idle: Duration,
+    pub(super) kept: HashMap<ServicePort, Kept>,
+    /// What explicit listeners stand for: used as long as the process lives.
+    pinned: HashSet<ServicePort>,
     /// Look-ups by name whose Service is not completely known yet.
     waiting: Vec<(ServicePort, Option<SocketAddr>, oneshot::Sender<Resolved>)>,
     /// Look-ups by address that the API server was asked about.
     asked: HashMap<IpAddr, Vec<(SocketAddr, oneshot::Sender<Resolved>)>>,
-    watches: HashMap<Watched, AbortHandle>,
-    last_refusal: Option<String>,
+    pub(super) last_refusal: Option<String>,
     /// Namespaces whose configuration is gone, and when that takes effect.
     gone: HashMap<String, tokio::time::Instant>,
+}
+
+/// A destination that is held.
+pub(super) struct Kept {
+    pub destination: Arc<Destination>,
+    /// When a connection or a request that had it was last seen.
+    alive: Instant,
 }
 
 /// The API server's answer to a look-up by address; none when it gave none.
@@ -68,18 +71,22 @@ impl Keeper {
     pub(super) fn new(
         origin: Origin,
         locality: Locality,
+        times: &Times,
         directory: Arc<Directory>,
+        freshness: Arc<Freshness>,
         telemetry: Arc<Telemetry>,
     ) -> Self {
         Self {
             origin,
             world: World::new(locality),
             directory,
+            freshness,
             telemetry,
+            idle: times.idle,
             kept: HashMap::new(),
+            pinned: HashSet::new(),
             waiting: Vec::new(),
             asked: HashMap::new(),
-            watches: HashMap::new(),
             last_refusal: None,
             gone: HashMap::new(),
         }
@@ -91,6 +98,8 @@ impl Keeper {
         mut changes: mpsc::Receiver<Change>,
     ) {
         let (answers, mut answered) = mpsc::channel::<Answer>(256);
+        let mut sweep = tokio::time::interval((self.idle / 4).min(SWEEP));
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 change = changes.recv() => {
@@ -107,7 +116,9 @@ impl Keeper {
                     self.obey(command, &answers);
                 }
                 Some((address, service)) = answered.recv() => self.answered(address, service.as_ref()),
-                () = first(&self.gone), if !self.gone.is_empty() => self.drop_gone(),
+                () = until(self.gone.values().min().copied()), if !self.gone.is_empty() => self.drop_gone(),
+                () = until(self.settle_at()) => self.settle(),
+                _ = sweep.tick() => self.sweep(Instant::now()),
             }
         }
     }
@@ -125,7 +136,7 @@ impl Keeper {
         match self.world.apply(change) {
             Ok(()) => {}
             // Half of the shards are new and half are not: the rest is on its way.
-            Err(ferrule_config::shard::ShardError::Incomplete { .. }) => {}
+            Err(shard::ShardError::Incomplete { .. }) => {}
             Err(error) => {
                 self.telemetry.config_refused.inc();
                 let text = error.to_string();
@@ -149,7 +160,10 @@ impl Keeper {
 
     fn obey(&mut self, command: Command, answers: &mpsc::Sender<Answer>) {
         match command {
-            Command::Named(port, answer) => self.want(port, None, answer),
+            Command::Named(port, answer) => {
+                self.pinned.insert(port.clone());
+                self.want(port, None, answer);
+            }
             Command::Address(address, answer) => self.look_up(address, answer, answers),
             Command::Dump(answer) => {
                 let _ = answer.send(self.dump());
@@ -167,15 +181,16 @@ impl Keeper {
             let port = ServicePort { namespace: name.namespace, name: name.name, port: address.port() };
             return self.want(port, Some(address), answer);
         }
-        let Origin::Kube(kube) = &self.origin else { return self.outside(address, OUTSIDE_FOR, answer) };
+        let Origin::Kube(kube) = &self.origin else { return self.outside(address, answer) };
         let waiting = self.asked.entry(address.ip()).or_default();
         waiting.push((address, answer));
         if waiting.len() == 1 {
-            let (kube, answers) = (Arc::clone(kube), answers.clone());
+            let (ip, answers) = (address.ip(), answers.clone());
+            let asking = kube.service_at(ip);
             tokio::spawn(async move {
-                let ip = address.ip();
-                let service = match kube.service_at(ip).await {
+                let service = match asking.await {
                     Ok(service) => Some(service),
+                    Err(ApiError::Away) => None,
                     Err(error) => {
                         tracing::warn!(%error, address = %ip, "look-up failed; the connection goes straight on");
                         None
@@ -189,8 +204,11 @@ impl Keeper {
     fn answered(&mut self, ip: IpAddr, service: Option<&Option<Service>>) {
         for (address, answer) in self.asked.remove(&ip).unwrap_or_default() {
             match service {
-                None => self.outside(address, UNKNOWN_FOR, answer),
-                Some(None) => self.outside(address, OUTSIDE_FOR, answer),
+                None => {
+                    self.directory.set_unknown(address, UNKNOWN_FOR, Instant::now());
+                    let _ = answer.send(Resolved::Outside);
+                }
+                Some(None) => self.outside(address, answer),
                 Some(Some(service)) => {
                     let Name { namespace, name } = service.metadata.full_name();
                     self.want(ServicePort { namespace, name, port: address.port() }, Some(address), answer);
@@ -199,14 +217,8 @@ impl Keeper {
         }
     }
 
-    fn outside(&self, address: SocketAddr, duration: Duration, answer: oneshot::Sender<Resolved>) {
-        let until = Instant::now() + duration;
-        self.directory.update(|entries| {
-            if entries.len() >= MOST_OUTSIDE {
-                entries.retain(|_, entry| matches!(entry, Entry::Service(_)));
-            }
-            entries.insert(address, Entry::Outside(until));
-        });
+    fn outside(&self, address: SocketAddr, answer: oneshot::Sender<Resolved>) {
+        self.directory.set_outside(address, Instant::now());
         let _ = answer.send(Resolved::Outside);
     }
 
@@ -217,21 +229,30 @@ impl Keeper {
         self.answer_waiting();
     }
 
+    /// Puts what has changed in force, where it makes a difference.
     fn refresh(&mut self) {
-        self.watch();
-        let ports: Vec<_> = self.kept.keys().cloned().collect();
-        for port in ports {
-            let name = service_name(&port);
-            // A route that leads to a Service not seen yet takes effect when that is seen.
-            if !self.is_complete(&name) {
-                continue;
-            }
-            match assemble::snapshot(&mut self.world, &name, port.port, Instant::now()) {
-                Some(snapshot) => {
-                    self.kept[&port].replace(snapshot);
-                    self.telemetry.snapshots.inc();
+        let touched = self.world.take_touched();
+        if !touched.is_empty() {
+            self.watch();
+            let ports: Vec<_> = self.kept.keys().cloned().collect();
+            let mut changed = false;
+            for port in ports {
+                let name = service_name(&port);
+                // A route that leads to a Service not seen yet takes effect when that is seen.
+                if !self.world.concerns(&touched, &name) || !self.is_complete(&name) {
+                    continue;
                 }
-                None => self.forget(&port),
+                changed = true;
+                match assemble::snapshot(&mut self.world, &name, port.port, Instant::now()) {
+                    Some(snapshot) => {
+                        self.kept[&port].destination.replace(snapshot);
+                        self.telemetry.snapshots.inc();
+                    }
+                    None => self.forget(&port),
+                }
+            }
+            if changed {
+                self.freshness.changed(Instant::now());
             }
         }
         self.answer_waiting();
@@ -240,9 +261,8 @@ impl Keeper {
     /// The Service or its port is gone: its addresses may become somebody else's.
     fn forget(&mut self, port: &ServicePort) {
         let Some(gone) = self.kept.remove(port) else { return };
-        self.directory.update(|entries| {
-            entries.retain(|_, entry| !matches!(entry, Entry::Service(kept) if Arc::ptr_eq(kept, &gone)));
-        });
+        self.directory.forget(&gone.destination);
+        self.count();
         tracing::info!(namespace = port.namespace, service = port.name, port = port.port, "Service is gone");
     }
 
@@ -253,24 +273,14 @@ impl Keeper {
                 self.waiting.push((port, address, answer));
                 continue;
             }
-            let known = self.kept.get(&port).cloned();
-            let destination = known.or_else(|| {
-                let snapshot = assemble::snapshot(&mut self.world, &name, port.port, Instant::now())?;
-                let destination = Arc::new(Destination::new(snapshot));
-                self.kept.insert(port.clone(), Arc::clone(&destination));
-                Some(destination)
-            });
-            match (destination, address) {
+            match (self.destination(&port, &name), address) {
                 (Some(destination), address) => {
                     if let Some(address) = address {
-                        let entry = Entry::Service(Arc::clone(&destination));
-                        self.directory.update(|entries| {
-                            entries.insert(address, entry.clone());
-                        });
+                        self.directory.set_service(address, &destination, Instant::now());
                     }
                     let _ = answer.send(Resolved::Service(destination));
                 }
-                (None, Some(address)) => self.outside(address, OUTSIDE_FOR, answer),
+                (None, Some(address)) => self.outside(address, answer),
                 (None, None) => {
                     let _ = answer.send(Resolved::Outside);
                 }
@@ -280,85 +290,106 @@ impl Keeper {
         self.waiting.retain(|(_, _, answer)| !answer.is_closed());
     }
 
+    /// The destination that is held, or a new one; none when the Service has no such port.
+    fn destination(&mut self, port: &ServicePort, name: &Name) -> Option<Arc<Destination>> {
+        if let Some(kept) = self.kept.get(port) {
+            return Some(Arc::clone(&kept.destination));
+        }
+        let now = Instant::now();
+        let snapshot = assemble::snapshot(&mut self.world, name, port.port, Instant::now())?;
+        let destination = Arc::new(Destination::new(snapshot));
+        self.kept.insert(port.clone(), Kept { destination: Arc::clone(&destination), alive: now });
+        self.freshness.changed(now);
+        self.count();
+        Some(destination)
+    }
+
     fn is_complete(&self, name: &Name) -> bool {
         matches!(self.origin, Origin::Files) || self.world.is_complete(name)
     }
 
-    /// Starts the watches that are missing and ends those that are not needed any more.
-    fn watch(&mut self) {
-        let Origin::Kube(kube) = &self.origin else { return };
-        let wanted = self.kept.keys().chain(self.waiting.iter().map(|(port, ..)| port)).map(service_name);
-        let needs = self.world.needs(wanted);
-        let mut watched: HashSet<Watched> = HashSet::new();
-        for name in &needs.services {
-            watched.insert(Watched::Service(name.clone()));
-            watched.insert(Watched::Slices(name.clone()));
-        }
-        for namespace in &needs.namespaces {
-            for index in 0..self.world.shard_count(namespace) {
-                watched.insert(Watched::Shard(namespace.clone(), index));
+    /// Drops what nobody has used for too long, in two steps: first its addresses, so that no connection finds it any
+    /// more; and when at the next look none has it either, itself. A connection that found it just before that
+    /// keeps it, and what it has stays up to date.
+    fn sweep(&mut self, now: Instant) {
+        self.directory.forget_outside(now);
+        let (directory, pinned, idle) = (&self.directory, &self.pinned, self.idle);
+        self.kept.retain(|port, kept| {
+            let (addresses, unused) = directory.uses(&kept.destination, now);
+            // Whoever has it but us and the directory is a connection or a request.
+            if pinned.contains(port) || Arc::strong_count(&kept.destination) > 1 + addresses {
+                kept.alive = now;
+                return true;
             }
-        }
-        self.watches.retain(|watch, handle| {
-            let needed = watched.contains(watch);
-            if !needed {
-                handle.abort();
+            if addresses == 0 {
+                tracing::debug!(
+                    namespace = port.namespace,
+                    service = port.name,
+                    port = port.port,
+                    "idle; dropped"
+                );
+                return false;
             }
-            needed
+            if now.duration_since(kept.alive) >= idle && unused.is_none_or(|unused| unused >= idle) {
+                directory.forget(&kept.destination);
+            }
+            true
         });
-        for watch in watched {
-            if !self.watches.contains_key(&watch) {
-                self.watches.insert(watch.clone(), kube.watch(watch));
-            }
+        self.waiting.retain(|(_, _, answer)| !answer.is_closed());
+        self.watch();
+        self.count();
+        if let Origin::Kube(kube) = &self.origin {
+            self.freshness.set_silence(kube.silence(now), now);
         }
-        self.telemetry.watches.set(i64::try_from(self.watches.len()).unwrap_or(i64::MAX));
-        self.world.retain(&needs);
     }
 
-    fn dump(&self) -> serde_json::Value {
-        let now = Instant::now();
-        let destinations: Vec<_> = self
-            .kept
-            .iter()
-            .map(|(port, destination)| {
-                let snapshot = destination.now();
-                let rules = snapshot.rules.iter().map(|rule| {
-                    let backends = rule.backends.iter().map(|(bound, backend)| match backend {
-                        Backend::Missing(name) => json!({"missing": &**name, "upTo": bound}),
-                        Backend::Cluster(cluster) => json!({
-                            "service": &*cluster.service,
-                            "port": cluster.port,
-                            "upTo": bound,
-                            "balancer": balancing::describe(&cluster.balancer, now),
-                        }),
-                    });
-                    json!({
-                        "name": &*rule.name,
-                        "backends": backends.collect::<Vec<_>>(),
-                        "requestHeaders": rule.request_headers,
-                        "responseHeaders": rule.response_headers,
-                        "timeouts": rule.timeouts,
-                    })
-                });
-                json!({
-                    "service": format!("{}/{}", port.namespace, port.name),
-                    "port": port.port,
-                    "protocol": format!("{:?}", snapshot.protocol).to_lowercase(),
-                    "balancer": balancing::describe(&snapshot.cluster.balancer, now),
-                    "routes": snapshot.routes,
-                    "rules": rules.collect::<Vec<_>>(),
-                })
-            })
-            .collect();
-        let watches: Vec<_> = self.watches.keys().map(ToString::to_string).collect();
-        json!({"destinations": destinations, "watches": watches, "lastRefusal": self.last_refusal})
+    fn count(&self) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.telemetry.discovery.destinations.set(gauge(self.kept.len()));
+        self.telemetry.discovery.outside.set(gauge(self.directory.outside()));
+    }
+
+    /// Says what is to be watched, and forgets what is not needed any more.
+    fn watch(&mut self) {
+        let Origin::Kube(kube) = &mut self.origin else { return };
+        let wanted = self.kept.keys().chain(self.waiting.iter().map(|(port, ..)| port)).map(service_name);
+        let needs = self.world.needs(wanted);
+        kube.want(keys(&needs, &self.world), Instant::now());
+        self.world.retain(&needs);
+        self.gone.retain(|namespace, _| needs.namespaces.contains(namespace));
+    }
+
+    fn settle_at(&self) -> Option<tokio::time::Instant> {
+        let Origin::Kube(kube) = &self.origin else { return None };
+        kube.due().map(Into::into)
+    }
+
+    fn settle(&mut self) {
+        if let Origin::Kube(kube) = &mut self.origin {
+            kube.settle(Instant::now());
+        }
     }
 }
 
-/// Waits for the earliest of these times.
-async fn first(times: &HashMap<String, tokio::time::Instant>) {
-    if let Some(earliest) = times.values().min() {
-        tokio::time::sleep_until(*earliest).await;
+/// The objects that are needed.
+fn keys(needs: &Needs, world: &World) -> BTreeSet<Key> {
+    let of = |kind, name: &Name| Key { kind, namespace: name.namespace.clone(), name: name.name.clone() };
+    let services = needs.services.iter().flat_map(|name| [of(Kind::Service, name), of(Kind::Slices, name)]);
+    let shards = needs.namespaces.iter().flat_map(|namespace| {
+        (0..world.shard_count(namespace)).map(|index| Key {
+            kind: Kind::Config,
+            namespace: namespace.clone(),
+            name: shard::name(index),
+        })
+    });
+    services.chain(shards).collect()
+}
+
+/// Waits until then; for ever without a time.
+async fn until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

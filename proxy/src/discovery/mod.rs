@@ -10,33 +10,46 @@
 
 mod assemble;
 mod balancing;
+mod directory;
+mod dump;
 mod files;
+mod freshness;
 mod keeper;
 mod kube;
 mod members;
 pub mod objects;
+mod times;
 mod world;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::{directory::Directory, freshness::Freshness};
+pub use self::{freshness::Fresh, kube::Address, times::Times};
 use crate::{
     balance::Locality,
     settings::{ServicePort, Source},
-    snapshot::{Destination, Directory, Entry},
+    snapshot::Destination,
     telemetry::Telemetry,
 };
 
-/// Longest time that a connection waits for the first look-up of its address; after that it goes straight on.
+/// Longest time that a connection waits for the first look-up of its address, after that it goes straight on; and
+/// that a connection to an explicit listener waits for its Service, after that it is ended.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two questions for a Service that is not there.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Look-ups that may wait.
 const QUEUE: usize = 1024;
 
 /// What an address is.
 #[derive(Clone, Debug)]
 pub enum Resolved {
-    /// A port of a Service.
+    /// A port of a Service. Whoever holds the destination keeps it from being dropped as idle.
     Service(Arc<Destination>),
     /// Something that the mesh does not know.
     Outside,
@@ -46,6 +59,7 @@ pub enum Resolved {
 #[derive(Clone, Debug)]
 pub struct Discovery {
     directory: Arc<Directory>,
+    freshness: Arc<Freshness>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -54,7 +68,7 @@ pub struct Discovery {
 enum Command {
     /// What is at this address?
     Address(SocketAddr, oneshot::Sender<Resolved>),
-    /// The port of a Service by name.
+    /// The port of a Service by name, for an explicit listener.
     Named(ServicePort, oneshot::Sender<Resolved>),
     /// What is held now, for people.
     Dump(oneshot::Sender<serde_json::Value>),
@@ -65,40 +79,62 @@ impl Discovery {
     ///
     /// # Errors
     /// When the source can't be used at all: no credentials, no such directory.
-    pub fn start(source: &Source, locality: Locality, telemetry: Arc<Telemetry>) -> anyhow::Result<Self> {
-        let directory = Arc::new(Directory::default());
+    pub fn start(
+        source: &Source,
+        times: Times,
+        locality: Locality,
+        telemetry: Arc<Telemetry>,
+    ) -> anyhow::Result<Self> {
+        let directory = Arc::new(Directory::new(Instant::now()));
+        let freshness = Arc::new(Freshness::new(Instant::now()));
         let (commands, receiver) = mpsc::channel(QUEUE);
         let (changes, incoming) = mpsc::channel(QUEUE);
-        let source = match source {
-            Source::Kube => keeper::Origin::Kube(kube::Kube::in_cluster(changes, Arc::clone(&telemetry))?),
+        let watch = |address, changes| {
+            let kube = kube::Kube::new(address, times, changes, Arc::clone(&telemetry))?;
+            anyhow::Ok(keeper::Origin::Kube(Box::new(kube)))
+        };
+        let origin = match source {
+            Source::Kube => watch(Address::in_cluster()?, changes)?,
+            Source::Server(address) => watch(address.clone(), changes)?,
             Source::Directory(path) => {
                 files::watch(path, changes, Arc::clone(&telemetry))?;
                 keeper::Origin::Files
             }
         };
-        let keeper = keeper::Keeper::new(source, locality, Arc::clone(&directory), telemetry);
+        let (shared, fresh) = (Arc::clone(&directory), Arc::clone(&freshness));
+        let keeper = keeper::Keeper::new(origin, locality, &times, shared, fresh, telemetry);
         tokio::spawn(keeper.run(receiver, incoming));
-        Ok(Self { directory, commands })
+        Ok(Self { directory, freshness, commands })
     }
 
     /// What is at this address. Answered from memory but for the first time.
     pub async fn resolve(&self, address: SocketAddr) -> Resolved {
-        match self.directory.find(address) {
-            Some(Entry::Service(destination)) => Resolved::Service(destination),
-            Some(Entry::Outside(until)) if std::time::Instant::now() < until => Resolved::Outside,
-            _ => self.ask(|answer| Command::Address(address, answer), PATIENCE).await,
+        match self.directory.find(address, Instant::now()) {
+            Some(known) => known,
+            None => self.ask(|answer| Command::Address(address, answer), PATIENCE).await,
         }
     }
 
-    /// A port of a Service by name; waits until it is there.
-    pub async fn named(&self, port: &ServicePort) -> Arc<Destination> {
+    /// A port of a Service by name, for an explicit listener; waits a while for it to be there.
+    pub async fn named(&self, port: &ServicePort) -> Option<Arc<Destination>> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let resolved = self.ask(|answer| Command::Named(port.clone(), answer), PATIENCE).await;
-            if let Resolved::Service(destination) = resolved {
-                return destination;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            let resolved = self.ask(|answer| Command::Named(port.clone(), answer), left).await;
+            if let Resolved::Service(destination) = resolved {
+                return Some(destination);
+            }
+            tokio::time::sleep(ASK_AGAIN.min(left)).await;
         }
+    }
+
+    /// How fresh what is in force is.
+    #[must_use]
+    pub fn freshness(&self) -> Fresh {
+        self.freshness.read(Instant::now())
     }
 
     /// What is held now, for people.

@@ -48,6 +48,23 @@ pub(super) struct World {
     pub meshes: HashMap<String, Mesh>,
     endpoints: HashMap<SocketAddr, std::sync::Weak<Endpoint>>,
     pub balancing: Balancing,
+    touched: Touched,
+}
+
+/// What has changed since it was last asked.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    services: BTreeSet<Name>,
+    /// Namespaces whose configuration has.
+    namespaces: BTreeSet<String>,
+    all: bool,
+}
+
+impl Touched {
+    /// Whether nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.services.is_empty() && self.namespaces.is_empty()
+    }
 }
 
 impl World {
@@ -63,14 +80,18 @@ impl World {
     pub fn apply(&mut self, change: Change) -> Result<(), shard::ShardError> {
         match change {
             Change::Service(name, service) => {
+                self.touched.services.insert(name.clone());
                 self.services.insert(name, service);
             }
             Change::Slices(name, slices) => {
+                self.touched.services.insert(name.clone());
                 let slices = slices.into_iter().map(|slice| (slice.metadata.name.clone(), slice)).collect();
                 self.slices.insert(name, slices);
             }
             Change::Slice { service, slice, object } => {
-                let slices = self.slices.entry(service).or_default();
+                // One slice of a Service whose others are not known, or not wanted any more, says nothing.
+                let Some(slices) = self.slices.get_mut(&service) else { return Ok(()) };
+                self.touched.services.insert(service);
                 match object {
                     Some(object) => slices.insert(slice, object),
                     None => slices.remove(&slice),
@@ -85,7 +106,10 @@ impl World {
                 };
                 return self.join(&namespace);
             }
-            Change::All { services, slices, shards } => return self.replace(services, slices, shards),
+            Change::All { services, slices, shards } => {
+                self.touched.all = true;
+                return self.replace(services, slices, shards);
+            }
         }
         Ok(())
     }
@@ -127,6 +151,7 @@ impl World {
                 self.meshes.insert(namespace.to_owned(), mesh);
             }
         }
+        self.touched.namespaces.insert(namespace.to_owned());
         Ok(())
     }
 
@@ -149,7 +174,7 @@ impl World {
     }
 
     /// The Services that a Service's routes lead to.
-    fn backends(&self, name: &Name) -> impl Iterator<Item = Name> {
+    fn backends(&self, name: &Name) -> impl Iterator<Item = Name> + use<'_> {
         let service = self.meshes.get(&name.namespace).and_then(|mesh| mesh.services.get(&name.name));
         let rules = service.map_or(&[][..], |service| &service.rules);
         rules
@@ -188,9 +213,26 @@ impl World {
         endpoint
     }
 
+    /// What has changed since this was last called.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Whether that can make a difference to traffic for a Service.
+    pub fn concerns(&self, touched: &Touched, name: &Name) -> bool {
+        touched.all
+            || touched.namespaces.contains(&name.namespace)
+            || touched.services.contains(name)
+            || (!touched.services.is_empty()
+                && self.backends(name).any(|backend| touched.services.contains(&backend)))
+    }
+
     /// Forgets what is not needed any more.
     pub fn retain(&mut self, needs: &Needs) {
         self.services.retain(|name, _| needs.services.contains(name));
         self.slices.retain(|name, _| needs.services.contains(name));
+        self.shards.retain(|namespace, _| needs.namespaces.contains(namespace));
+        self.seen_config.retain(|namespace| needs.namespaces.contains(namespace));
+        self.meshes.retain(|namespace, _| needs.namespaces.contains(namespace));
     }
 }

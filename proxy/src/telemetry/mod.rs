@@ -1,6 +1,7 @@
 //! What happened, as Prometheus metrics. Label sets are bounded: Services that this pod uses, rules of their
 //! Routes, status codes, and names of causes.
 
+mod discovery;
 mod recorder;
 
 use std::{sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use self::recorder::Recorder;
+pub use self::{discovery::DiscoveryMetrics, recorder::Recorder};
 use crate::{direction::Direction, limits::Limit, tcp::client_hello::ClientHello};
 
 /// One request that came to its end.
@@ -56,6 +57,8 @@ pub struct Telemetry {
     pub watches: Gauge,
     /// Calls to the API server that failed.
     pub api_errors: Counter,
+    /// What discovery holds, and whether that was right.
+    pub discovery: DiscoveryMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -175,6 +178,7 @@ impl Default for Telemetry {
         registry.register("watches", "Watches at the API server", watches.clone());
         let api_errors = Counter::default();
         registry.register("api_errors", "Calls to the API server that failed", api_errors.clone());
+        let discovery = DiscoveryMetrics::register(&mut registry);
         Self {
             registry,
             requests,
@@ -189,6 +193,7 @@ impl Default for Telemetry {
             snapshots,
             watches,
             api_errors,
+            discovery,
         }
     }
 }

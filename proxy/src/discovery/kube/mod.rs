@@ -1,186 +1,213 @@
 //! The API server as a source of news: few and narrow watches over HTTP/2.
+//!
+//! ```text
+//!   what is wanted ─▶ plan ─ steps ─▶ follow: list, watch ─▶ line │ list ─▶ feed ─ ledger ─▶ news
+//!                    (pure)           check: list again ──────────────────▶┘  (newest wins)
+//!                                     all by client, connect
+//! ```
 
+mod backoff;
+mod check;
 mod client;
-mod watch;
+mod connect;
+mod error;
+mod feed;
+mod follow;
+mod ledger;
+mod line;
+mod list;
+mod lookup;
+mod object;
+mod plan;
+mod scope;
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use ferrule_config::shard;
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{
-    objects::{ConfigMap, EndpointSlice, Name, Service},
-    world::Change,
+pub use self::connect::Address;
+use self::{
+    client::Client,
+    feed::Feed,
+    follow::Progress,
+    plan::{Id, Plan, Step},
+    scope::Scope,
 };
+pub(super) use self::{
+    error::ApiError,
+    object::{Key, Kind},
+};
+use super::{Times, world::Change};
 use crate::telemetry::Telemetry;
-use client::{ApiError, Client};
-use watch::{Event, List};
 
-/// Services that one page of a list holds.
-const PAGE: usize = 500;
-
-/// Something that is watched.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Watched {
-    Service(Name),
-    Slices(Name),
-    /// One shard of a namespace's configuration.
-    Shard(String, usize),
-}
-
-impl fmt::Display for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Service(name) => write!(f, "service {name}"),
-            Self::Slices(name) => write!(f, "endpointslices of {name}"),
-            Self::Shard(namespace, index) => write!(f, "configmap {namespace}/{}", shard::name(*index)),
-        }
-    }
-}
-
-impl Watched {
-    /// Path and selector of the collection.
-    fn path(&self) -> String {
-        match self {
-            Self::Service(Name { namespace, name }) => {
-                format!("/api/v1/namespaces/{namespace}/services?fieldSelector=metadata.name%3D{name}")
-            }
-            Self::Slices(Name { namespace, name }) => format!(
-                "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D{name}"
-            ),
-            Self::Shard(namespace, index) => {
-                let name = shard::name(*index);
-                format!("/api/v1/namespaces/{namespace}/configmaps?fieldSelector=metadata.name%3D{name}")
-            }
-        }
-    }
-}
-
+/// The API server, and what is watched there. Watches end with it.
 pub(super) struct Kube {
-    client: Arc<Client>,
-    changes: mpsc::Sender<Change>,
+    shared: Arc<Shared>,
+    plan: Plan,
+    wanted: BTreeSet<Key>,
+    tasks: BTreeMap<Id, AbortHandle>,
+    check: AbortHandle,
+}
+
+/// What the tasks of all watches share.
+struct Shared {
+    client: Client,
+    feed: Feed,
+    times: Times,
+    telemetry: Arc<Telemetry>,
+    watches: Mutex<BTreeMap<Id, (Scope, Arc<Progress>)>>,
+}
+
+impl Shared {
+    /// What is watched now.
+    fn watches(&self) -> Vec<(Scope, Arc<Progress>)> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Id, (Scope, Arc<Progress>)>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Kube {
-    /// With the credentials that the injector mounts.
-    pub(super) fn in_cluster(
+    /// An API server of which nothing is watched yet.
+    ///
+    /// # Errors
+    /// When the credentials can't be used.
+    pub(super) fn new(
+        address: Address,
+        times: Times,
         changes: mpsc::Sender<Change>,
         telemetry: Arc<Telemetry>,
-    ) -> anyhow::Result<Arc<Self>> {
-        let client = Arc::new(Client::in_cluster(telemetry)?);
-        Ok(Arc::new(Self { client, changes }))
+    ) -> anyhow::Result<Self> {
+        let shared = Arc::new(Shared {
+            client: Client::new(address, times, Arc::clone(&telemetry))?,
+            feed: Feed::new(changes),
+            times,
+            telemetry,
+            watches: Mutex::default(),
+        });
+        let check = tokio::spawn(check::run(Arc::clone(&shared))).abort_handle();
+        let plan = Plan::new(times.settle);
+        Ok(Self { shared, plan, wanted: BTreeSet::new(), tasks: BTreeMap::new(), check })
     }
 
-    /// Starts a watch that goes on, whatever happens, until it is aborted.
-    pub(super) fn watch(&self, watched: Watched) -> AbortHandle {
-        let (client, changes) = (Arc::clone(&self.client), self.changes.clone());
-        let path = watched.path();
-        let task = async move {
-            match watched {
-                Watched::Service(name) => {
-                    watch::follow(&client, &path, |event: Event<Service>| {
-                        let object = match event {
-                            Event::All(objects) => objects.into_iter().next(),
-                            Event::Put(object) => Some(object),
-                            Event::Gone(_) => None,
-                        };
-                        send(&changes, Change::Service(name.clone(), object))
-                    })
-                    .await;
-                }
-                Watched::Slices(service) => {
-                    watch::follow(&client, &path, |event: Event<EndpointSlice>| {
-                        let change = match event {
-                            Event::All(slices) => Change::Slices(service.clone(), slices),
-                            Event::Put(object) => Change::Slice {
-                                service: service.clone(),
-                                slice: object.metadata.name.clone(),
-                                object: Some(object),
-                            },
-                            Event::Gone(object) => Change::Slice {
-                                service: service.clone(),
-                                slice: object.metadata.name,
-                                object: None,
-                            },
-                        };
-                        send(&changes, change)
-                    })
-                    .await;
-                }
-                Watched::Shard(namespace, index) => {
-                    watch::follow(&client, &path, |event: Event<ConfigMap>| {
-                        let object = match event {
-                            Event::All(objects) => objects.into_iter().next(),
-                            Event::Put(object) => Some(object),
-                            Event::Gone(_) => None,
-                        };
-                        send(&changes, Change::Shard { namespace: namespace.clone(), index, object })
-                    })
-                    .await;
-                }
+    /// These are wanted from now on, and nothing else.
+    pub(super) fn want(&mut self, keys: BTreeSet<Key>, now: Instant) {
+        if keys == self.wanted {
+            return;
+        }
+        self.shared.feed.ledger().want(&keys);
+        let steps = self.plan.want(&keys, now);
+        let listing = self.take(steps);
+        // A watch that runs already covers it from now on, but does not tell what there is.
+        for key in keys.difference(&self.wanted).filter(|key| !listing.contains(key)) {
+            self.list(key.clone());
+        }
+        self.wanted = keys;
+    }
+
+    /// Joins watches, when it is time.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let steps = self.plan.settle(&self.wanted, now);
+        let _ = self.take(steps);
+    }
+
+    /// When [`Kube::settle`] is to be called.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.plan.due()
+    }
+
+    /// What is watched, for people.
+    pub(super) fn dump(&self) -> Vec<String> {
+        self.plan.scopes().values().map(ToString::to_string).collect()
+    }
+
+    /// The longest time that one of the watches has heard nothing.
+    pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
+        self.shared.lock().values().map(|(_, progress)| progress.silence(now)).max()
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Takes the steps; gives what is covered by a watch that begins with a list.
+    fn take(&mut self, steps: Vec<Step>) -> BTreeSet<Key> {
+        let mut listing = BTreeSet::new();
+        for step in steps {
+            match step {
+                Step::Start { id, after } => listing.extend(self.start(id, &after)),
+                Step::End(id) => self.end(id),
             }
+        }
+        self.update_scopes();
+        self.shared.telemetry.watches.set(i64::try_from(self.tasks.len()).unwrap_or(i64::MAX));
+        listing
+    }
+
+    /// Starts a watch where the oldest of others ended: it tells again what the younger ones told already, which the
+    /// ledger notices, and nothing is lost in between. Gives what it covers if it begins with a list.
+    fn start(&mut self, id: Id, after: &[Id]) -> Vec<Key> {
+        let Some(scope) = self.plan.scopes().get(&id).cloned() else { return Vec::new() };
+        for id in after {
+            if let Some(task) = self.tasks.get(id) {
+                task.abort();
+            }
+        }
+        let oldest = {
+            let watches = self.shared.lock();
+            after.iter().filter_map(|id| watches.get(id)?.1.version()).min()
         };
-        tokio::spawn(task).abort_handle()
+        let covered: Vec<Key> = scope.keys().collect();
+        let progress = Arc::new(Progress::from(oldest));
+        self.shared.lock().insert(id, (scope.clone(), Arc::clone(&progress)));
+        let task = tokio::spawn(follow::follow(Arc::clone(&self.shared), scope, progress));
+        self.tasks.insert(id, task.abort_handle());
+        if oldest.is_none() {
+            return covered;
+        }
+        // One of the others may have been ended before it had listed anything.
+        for key in covered {
+            self.list(key);
+        }
+        Vec::new()
     }
 
-    /// The Service with this address. The API selects by a Service's primary address only; one of the other
-    /// family of a dual-stack Service is found in the list of all, page by page, of which nothing is kept.
-    pub(super) async fn service_at(&self, address: IpAddr) -> Result<Option<Service>, ApiError> {
-        let selected = format!(
-            "/api/v1/services?fieldSelector=spec.clusterIP%3D{}",
-            address.to_string().replace(':', "%3A")
-        );
-        let list: List<Service> = self.client.json(&selected).await?;
-        if let Some(service) = list.items.into_iter().next() {
-            return Ok(Some(service));
+    fn end(&mut self, id: Id) {
+        if let Some(task) = self.tasks.remove(&id) {
+            task.abort();
         }
-        if !may_be_secondary(address) {
-            return Ok(None);
+        self.shared.lock().remove(&id);
+    }
+
+    /// Lists what was not seen yet and no watch begins with. Ends by itself when nobody wants it any more.
+    fn list(&self, key: Key) {
+        if self.shared.feed.ledger().is_seen(&key) == Some(false) {
+            tokio::spawn(follow::list_name(Arc::clone(&self.shared), key));
         }
-        let mut page = format!("/api/v1/services?limit={PAGE}");
-        loop {
-            let list: List<Service> = self.client.json(&page).await?;
-            let found = list.items.into_iter().find(|service| {
-                service.spec.cluster_ips.iter().skip(1).any(|each| each.parse() == Ok(address))
-            });
-            if found.is_some() || list.metadata.continue_token.is_empty() {
-                return Ok(found);
+    }
+
+    /// The plan may let a watch cover more or less than it began with.
+    fn update_scopes(&self) {
+        let mut watches = self.shared.lock();
+        for (id, scope) in self.plan.scopes() {
+            if let Some((held, _)) = watches.get_mut(id) {
+                held.clone_from(scope);
             }
-            page = format!("/api/v1/services?limit={PAGE}&continue={}", list.metadata.continue_token);
         }
     }
 }
 
-/// Whether the address can be a Service's second one: Services have private addresses, and their first family is
-/// usually that of the API server's own Service.
-fn may_be_secondary(address: IpAddr) -> bool {
-    let primary: Option<IpAddr> =
-        std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
-    match address {
-        IpAddr::V4(v4) => v4.is_private() && !primary.is_some_and(|primary| primary.is_ipv4()),
-        IpAddr::V6(v6) => v6.is_unique_local() && !primary.is_some_and(|primary| primary.is_ipv6()),
-    }
-}
-
-async fn send(changes: &mpsc::Sender<Change>, change: Change) {
-    // The keeper is gone only when the process ends.
-    let _ = changes.send(change).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn selectors_are_narrow() {
-        let name = Name { namespace: "shop".into(), name: "cart".into() };
-        let path = Watched::Slices(name.clone()).path();
-        assert!(
-            path.ends_with(
-                "/namespaces/shop/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dcart"
-            )
-        );
-        assert!(Watched::Service(name).path().ends_with("metadata.name%3Dcart"));
-        assert!(Watched::Shard("shop".into(), 2).path().ends_with("metadata.name%3Dferrule-2"));
+impl Drop for Kube {
+    fn drop(&mut self) {
+        self.check.abort();
+        for task in self.tasks.values() {
+            task.abort();
+        }
     }
 }

@@ -1,0 +1,71 @@
+//! Which Service has an address.
+
+use std::net::IpAddr;
+
+use super::{Kube, Shared, error::ApiError};
+use crate::discovery::objects::Service;
+
+/// Services that one page of a list holds.
+const PAGE: usize = 500;
+
+impl Kube {
+    /// The Service with this address, if there is one.
+    ///
+    /// The API selects by a Service's primary address only; one of the other family of a dual-stack Service is found
+    /// in the list of all, page by page, of which nothing is kept.
+    pub(in crate::discovery) fn service_at(
+        &self,
+        address: IpAddr,
+    ) -> impl Future<Output = Result<Option<Service>, ApiError>> + Send + use<> {
+        let shared = self.shared();
+        async move {
+            let primary = by_primary(&shared, address).await?;
+            if primary.is_some() || !may_be_secondary(address) {
+                return Ok(primary);
+            }
+            by_secondary(&shared, address).await
+        }
+    }
+}
+
+async fn by_primary(shared: &Shared, address: IpAddr) -> Result<Option<Service>, ApiError> {
+    let address = address.to_string().replace(':', "%3A");
+    let path = format!("/api/v1/services?fieldSelector=spec.clusterIP%3D{address}");
+    let mut found = None;
+    let keep = |service: Service| {
+        found = Some(service);
+        Ok(())
+    };
+    shared.client.list(&path, false, keep).await?;
+    Ok(found)
+}
+
+async fn by_secondary(shared: &Shared, address: IpAddr) -> Result<Option<Service>, ApiError> {
+    let mut path = format!("/api/v1/services?limit={PAGE}");
+    loop {
+        let mut found = None;
+        let keep = |service: Service| {
+            let mut secondary = service.spec.cluster_ips.iter().skip(1);
+            if secondary.any(|each| each.parse() == Ok(address)) {
+                found = Some(service);
+            }
+            Ok(())
+        };
+        let page = shared.client.list(&path, false, keep).await?;
+        if found.is_some() || page.metadata.continue_token.is_empty() {
+            return Ok(found);
+        }
+        path = format!("/api/v1/services?limit={PAGE}&continue={}", page.metadata.continue_token);
+    }
+}
+
+/// Whether the address can be a Service's second one: Services have private addresses, and their first family is
+/// usually that of the API server's own Service.
+fn may_be_secondary(address: IpAddr) -> bool {
+    let primary: Option<IpAddr> =
+        std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
+    match address {
+        IpAddr::V4(v4) => v4.is_private() && !primary.is_some_and(|primary| primary.is_ipv4()),
+        IpAddr::V6(v6) => v6.is_unique_local() && !primary.is_some_and(|primary| primary.is_ipv6()),
+    }
+}
