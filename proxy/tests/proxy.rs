@@ -443,3 +443,22 @@ async fn a_drain_lets_requests_finish_and_asks_clients_to_close() {
     read.expect("a proper end");
     assert!(answer.contains("Connection: close") && answer.ends_with("done"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_listener_for_a_service_that_is_not_there_resets_its_connections() {
+    let world = World::new();
+    let proxy = world.proxy(&["cart"], &[]).await;
+    let start = Instant::now();
+    let mut client = TcpStream::connect(proxy.listeners[0]).await.expect("the proxy listens");
+    client.write_all(get("/", "").as_bytes()).await.expect("sent");
+    let error = tokio::time::timeout(Duration::from_secs(20), client.read_u8()).await.expect("an end");
+    assert_eq!(error.expect_err("nothing was sent").kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(
+        start.elapsed() >= Duration::from_secs(2),
+        "the Service may be on its way: {:?}",
+        start.elapsed()
+    );
+    // And when it is there, it is used.
+    world.service("cart", &[server(|_| ok("v1")).await]);
+    assert!(talk_once(proxy.listeners[0]).await.ends_with("v1"));
+}

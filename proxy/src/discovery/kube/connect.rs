@@ -188,7 +188,7 @@ impl Connections {
             match connector(&pem) {
                 Ok(tls) => gate.tls = (pem, tls),
                 Err(error) => {
-                    tracing::warn!(%error, "new ca.crt of the API server refused; the old one stays")
+                    tracing::warn!(%error, "new ca.crt of the API server refused; the old one stays");
                 }
             }
         }
