@@ -6,11 +6,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kube::{
     Client, Config,
-    api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
+    api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::Value;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
+
+/// Objects that are created at a time.
+const AT_ONCE: usize = 16;
 
 /// A connection to the API server.
 pub struct Server {
@@ -46,5 +49,38 @@ impl Server {
         let parameters = PatchParams::apply("ferrule-e2e").force();
         let patch = Patch::Apply(route);
         self.runtime.block_on(api.patch(name, &parameters, &patch)).map(drop).context("applying the Route")
+    }
+
+    /// Creates objects of a kind, many at a time.
+    ///
+    /// # Errors
+    /// When one of them is refused.
+    pub fn create_all(
+        &self,
+        namespace: &str,
+        (group, version, kind): (&str, &str, &str),
+        objects: impl IntoIterator<Item = Value>,
+    ) -> Result<()> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        self.runtime.block_on(async {
+            let mut running = JoinSet::new();
+            for mut object in objects {
+                object["apiVersion"] = resource.api_version.clone().into();
+                object["kind"] = kind.into();
+                let object: DynamicObject = serde_json::from_value(object)?;
+                let api = api.clone();
+                running.spawn(async move { api.create(&PostParams::default(), &object).await.map(drop) });
+                if running.len() >= AT_ONCE
+                    && let Some(created) = running.join_next().await
+                {
+                    created??;
+                }
+            }
+            while let Some(created) = running.join_next().await {
+                created??;
+            }
+            anyhow::Ok(())
+        })
     }
 }

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod command;
 pub mod diagnosis;
 pub mod install;
+pub mod memory;
 pub mod metrics;
 pub mod namespace;
 pub mod scene;
