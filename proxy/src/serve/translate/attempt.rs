@@ -159,15 +159,7 @@ impl Attempt<'_> {
                 () = left.as_mut() => return Err(Stop::Broken),
             };
             let head = head.map_err(|ended| self.no_response(ended, progress, reused))?;
-            interim += usize::from(head.status() < 200);
-            if interim > self.worker.limits.interim_responses {
-                head.give_back();
-                self.worker.telemetry.limit(self.plan.terms.direction, Limit::InterimResponses);
-                let detail =
-                    format!("{} sent more than {} interim responses", self.to.endpoint.address, interim - 1);
-                return Err(self.failed(Failure::Final, Cause::BadResponse, detail));
-            }
-            match self.interim(head, reply, progress).await? {
+            match self.interim(head, &mut interim, reply, progress).await? {
                 None => {}
                 Some(head) => final_head = Some(head),
             }
@@ -212,10 +204,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// Forwards an interim response, or hands the final head back.
+    /// Forwards an interim response, or hands the final head back. `before`: interim responses that came before.
     async fn interim(
         &self,
         head: Fields,
+        before: &mut usize,
         reply: &mut impl Responder,
         progress: &Progress,
     ) -> Result<Option<Fields>, Stop> {
@@ -231,6 +224,14 @@ impl Attempt<'_> {
                 return Err(self.failed(failure, cause, detail));
             }
             return Ok(Some(head));
+        }
+        *before += 1;
+        if *before > self.worker.limits.interim_responses {
+            head.give_back();
+            self.worker.telemetry.limit(self.plan.terms.direction, Limit::InterimResponses);
+            let detail =
+                format!("{} sent more than {} interim responses", self.to.endpoint.address, *before - 1);
+            return Err(self.failed(Failure::Final, Cause::BadResponse, detail));
         }
         let sent = reply
             .head(&head, false, self.plan.terms.response_headers, self.plan.terms.trusts_endpoint())

@@ -25,11 +25,12 @@ pub fn request(head: &Fields, changes: &HeaderChange, each: Each<'_>) {
 
 /// Hands out a response's head. A `Content-Length` is dropped where there must be none (RFC 9110 §8.6: 1xx, 204). Unless `trusted`, a `ferrule-error` is a forgery and dropped.
 pub fn response(head: &Fields, changes: &HeaderChange, trusted: bool, each: Each<'_>) {
-    if let Some((name, value)) = head.iter().next() {
-        each(Field::new(name, value));
+    let mut no_length = false;
+    if let Some((name, status)) = head.iter().next() {
+        no_length = status.starts_with(b"1") || status == b"204";
+        each(Field::new(name, status));
     }
     let genuine = |name: &[u8]| trusted || name != ERROR_HEADER.as_bytes();
-    let no_length = matches!(head.status(), 100..=199 | 204);
     let proper = |name: &[u8]| genuine(name) && !(no_length && name == b"content-length");
     changed(head.regular_fields().filter(|field| proper(field.name)), changes, each);
 }
