@@ -19,7 +19,11 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{discovery::Discovery, drain::Drain, telemetry::Telemetry};
+use crate::{
+    discovery::Discovery,
+    drain::Drain,
+    telemetry::{Format, Telemetry},
+};
 
 /// Connections that are served at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -72,14 +76,15 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" if admin.drain.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/ready" => text(StatusCode::OK, "ready\n"),
-        "/metrics" => typed(
-            StatusCode::OK,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            admin.telemetry.render(),
-        ),
+        "/metrics" => {
+            let accept =
+                request.headers().get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+            let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
+            typed(StatusCode::OK, format.content_type(), admin.telemetry.encode(format))
+        }
         "/config" => {
             let config = serde_json::to_string_pretty(&admin.discovery.dump().await).unwrap_or_default();
-            typed(StatusCode::OK, "application/json", config + "\n")
+            typed(StatusCode::OK, "application/json", (config + "\n").into_bytes())
         }
         path => match path.strip_prefix("/probe/tcp/") {
             Some(port) => probe(&admin.tcp_probes, port).await,
@@ -107,10 +112,10 @@ async fn probe(allowed: &[u16], port: &str) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    typed(status, "text/plain; charset=utf-8", body.to_owned())
+    typed(status, "text/plain; charset=utf-8", body.into())
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+fn typed(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));

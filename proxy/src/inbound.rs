@@ -65,38 +65,44 @@ pub async fn serve(
     let destination = applications.at(address);
     let service = Arc::clone(&destination.now().cluster.service);
     let connect = async || Ok((address, net::connect(address, worker.limits.connect).await?));
-    match Box::pin(sniff::sniff(&mut client, &destination, &worker.limits, connect)).await {
-        Ok(Found::Http1(read, early)) => {
-            worker.telemetry.connection(IN, &service, Carried::Http1);
+    let sniffed = Box::pin(sniff::sniff(&mut client, &destination, &worker.limits, connect)).await;
+    let (found, told) = match sniffed {
+        Ok(sniffed) => sniffed,
+        Err(error) => return fail(client, &service, &error, worker),
+    };
+    let decided = |carried| worker.telemetry.decided(IN, &service, told, carried);
+    match found {
+        Found::Http1(read, early) => {
+            let _open = decided(Carried::Http1);
             if let Some((address, upstream)) = early {
                 worker.inbound.put(address, upstream, Instant::now());
             }
             Box::pin(serve::http1::serve(client, read, &destination, worker, IN)).await;
         }
-        Ok(Found::Http2(read)) => {
-            worker.telemetry.connection(IN, &service, Carried::Http2);
+        Found::Http2(read) => {
+            let _open = decided(Carried::Http2);
             Box::pin(serve::http2::serve(client, read, &destination, worker, IN)).await;
         }
-        Ok(Found::Opaque(read, early)) => {
-            worker.telemetry.connection(IN, &service, Carried::Tcp);
+        Found::Opaque(read, early) => {
+            let _open = decided(Carried::Tcp);
             let upstream = match early {
                 Some((_, upstream)) => Ok(upstream),
                 None => net::connect(address, worker.limits.connect).await,
             };
             match upstream {
                 Ok(upstream) => {
-                    let flows = worker.telemetry.flows(IN);
+                    let flows = worker.recorder.flows(IN, &service, &client, address);
                     Box::pin(tcp::relay(client, read, upstream, Buffer::default(), &flows)).await;
                 }
-                Err(error) => fail(client, address, &error),
+                Err(error) => fail(client, &service, &error, worker),
             }
         }
-        Ok(Found::Nothing) => {}
-        Err(error) => fail(client, address, &error),
+        Found::Nothing => {}
     }
 }
 
-fn fail(client: TcpStream, address: SocketAddr, error: &std::io::Error) {
-    tracing::debug!(%address, %error, "inbound connection failed");
+fn fail(client: TcpStream, service: &Arc<str>, error: &std::io::Error, worker: &Worker) {
+    tracing::debug!(%service, %error, "inbound connection failed");
+    worker.recorder.not_carried(IN, service, &client, error);
     net::reset(client);
 }

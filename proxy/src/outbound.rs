@@ -37,25 +37,31 @@ pub async fn redirected(client: TcpStream, original: SocketAddr, worker: &Rc<Wor
 pub async fn serve(mut client: TcpStream, destination: &Arc<Destination>, worker: &Rc<Worker>) {
     let service = Arc::clone(&destination.now().cluster.service);
     let source = client.peer_addr().ok().map(|address| address.ip());
+    worker.telemetry.uses(destination);
     let connect = async || connect_any(destination, source, worker).await;
-    match Box::pin(sniff::sniff(&mut client, destination, &worker.limits, connect)).await {
-        Ok(Found::Http1(read, early)) => {
-            worker.telemetry.connection(OUT, &service, Carried::Http1);
+    let sniffed = Box::pin(sniff::sniff(&mut client, destination, &worker.limits, connect)).await;
+    let (found, told) = match sniffed {
+        Ok(sniffed) => sniffed,
+        Err(error) => return fail(client, &service, &error, worker),
+    };
+    let decided = |carried| worker.telemetry.decided(OUT, &service, told, carried);
+    match found {
+        Found::Http1(read, early) => {
+            let _open = decided(Carried::Http1);
             if let Some((address, upstream)) = early {
                 worker.outbound.put(address, upstream, Instant::now());
             }
             Box::pin(serve::http1::serve(client, read, destination, worker, OUT)).await;
         }
-        Ok(Found::Http2(read)) => {
-            worker.telemetry.connection(OUT, &service, Carried::Http2);
+        Found::Http2(read) => {
+            let _open = decided(Carried::Http2);
             Box::pin(serve::http2::serve(client, read, destination, worker, OUT)).await;
         }
-        Ok(Found::Opaque(read, early)) => {
-            worker.telemetry.connection(OUT, &service, Carried::Tcp);
+        Found::Opaque(read, early) => {
+            let _open = decided(Carried::Tcp);
             Box::pin(relay(client, read, early, destination, source, worker)).await;
         }
-        Ok(Found::Nothing) => {}
-        Err(error) => fail(client, &service, &error),
+        Found::Nothing => {}
     }
 }
 
@@ -72,12 +78,13 @@ async fn relay(
         None => connect_any(destination, source, worker).await,
     };
     match connected {
-        Err(error) => fail(client, &destination.now().cluster.service, &error),
+        Err(error) => fail(client, &destination.now().cluster.service, &error, worker),
         Ok((address, upstream)) => {
             let snapshot = destination.now();
             let _load = snapshot.cluster.balancer.find(address).map(Load::begin);
+            let flows = worker.recorder.flows(OUT, &snapshot.cluster.service, &client, address);
             drop(snapshot);
-            tcp::relay(client, read, upstream, Buffer::default(), &worker.telemetry.flows(OUT)).await;
+            tcp::relay(client, read, upstream, Buffer::default(), &flows).await;
         }
     }
 }
@@ -97,6 +104,7 @@ async fn connect_any(
         let pick = Pick { hash, session, tried: &tried, now: Instant::now() };
         let picked = balancer.pick(&pick, |n| fastrand::usize(0..n));
         let Some(endpoint) = picked.filter(|endpoint| !tried.contains(&endpoint.address)) else { break };
+        worker.recorder.pick(&snapshot.cluster.service);
         match net::connect_either(endpoint.address, endpoint.other(), worker.limits.connect).await {
             Ok(stream) => return Ok((endpoint.address, stream)),
             Err(error) => last = error,
@@ -108,19 +116,21 @@ async fn connect_any(
 
 /// Where the client wanted to go, as it would without a mesh.
 async fn pass_through(client: TcpStream, original: SocketAddr, worker: &Rc<Worker>) {
-    worker.telemetry.connection(OUT, &Arc::from(""), Carried::Passthrough);
+    let service = Arc::from("");
+    let _open = worker.telemetry.connection(OUT, &service, Carried::Passthrough);
     // The system's own patience: the mesh is not to add a time limit to what it knows nothing of.
     match TcpStream::connect(original).await {
         Ok(upstream) => {
             net::prepare(&upstream);
-            let flows = worker.telemetry.flows(OUT);
+            let flows = worker.recorder.flows(OUT, &service, &client, original);
             tcp::relay(client, Buffer::default(), upstream, Buffer::default(), &flows).await;
         }
-        Err(error) => fail(client, &original.to_string(), &error),
+        Err(error) => fail(client, &service, &error, worker),
     }
 }
 
-fn fail(client: TcpStream, service: &str, error: &io::Error) {
+fn fail(client: TcpStream, service: &Arc<str>, error: &io::Error, worker: &Worker) {
     tracing::debug!(%service, %error, "outbound connection failed");
+    worker.recorder.not_carried(OUT, service, &client, error);
     net::reset(client);
 }

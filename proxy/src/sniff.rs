@@ -14,6 +14,7 @@ use crate::{
     http2::frame,
     limits::Limits,
     snapshot::{Destination, Protocol},
+    telemetry::Told,
 };
 
 /// What was found.
@@ -28,38 +29,50 @@ pub(crate) enum Found {
     Nothing,
 }
 
-/// Tells what the connection carries. `connect` connects an endpoint of the destination.
+/// Tells what the connection carries, and by what that was told. `connect` connects an endpoint of the destination.
 pub(crate) async fn sniff(
     client: &mut TcpStream,
     destination: &Destination,
     limits: &Limits,
     connect: impl AsyncFnOnce() -> io::Result<(SocketAddr, TcpStream)>,
-) -> io::Result<Found> {
-    match destination.now().protocol {
-        Protocol::Http1 => return http(client, limits, Found::Http1).await,
-        Protocol::Http2 => return http(client, limits, |read, _| Found::Http2(read)).await,
-        Protocol::Opaque => return Ok(Found::Opaque(Buffer::default(), None)),
-        Protocol::Detect => {}
-    }
+) -> io::Result<(Found, Told)> {
+    let declared = match destination.now().protocol {
+        Protocol::Http1 => http(client, limits, Found::Http1).await,
+        Protocol::Http2 => http(client, limits, |read, _| Found::Http2(read)).await,
+        Protocol::Opaque => Ok(Found::Opaque(Buffer::default(), None)),
+        Protocol::Detect => return detected(client, destination, limits, connect).await,
+    };
+    Ok((declared?, Told::AppProtocol))
+}
+
+/// The same, of a connection of which nothing is declared.
+async fn detected(
+    client: &mut TcpStream,
+    destination: &Destination,
+    limits: &Limits,
+    connect: impl AsyncFnOnce() -> io::Result<(SocketAddr, TcpStream)>,
+) -> io::Result<(Found, Told)> {
     let mut read = Buffer::default();
-    let patience = if destination.is_server_first() { Duration::ZERO } else { limits.detect };
+    let remembered = destination.is_server_first();
+    let patience = if remembered { Duration::ZERO } else { limits.detect };
     if !patience.is_zero()
         && let Ok(verdict) = timeout(patience, decide(client, &mut read)).await
     {
-        return Ok(match verdict? {
+        let found = match verdict? {
             None => Found::Nothing,
             Some(Verdict::Http1) => Found::Http1(read, None),
             Some(Verdict::Http2) => Found::Http2(read),
             Some(_) => Found::Opaque(read, None),
-        });
+        };
+        return Ok((found, Told::FirstBytes));
     }
     let (address, upstream) = match connect().await {
         Ok(connected) => connected,
-        Err(error) => return unconnected(client, read, limits, error).await,
+        Err(error) => return Ok((unconnected(client, read, limits, error).await?, Told::FirstBytes)),
     };
     if !read.is_empty() {
         // It has begun, with something that we do not know to be HTTP: it may be waiting for an answer.
-        return Ok(Found::Opaque(read, Some((address, upstream))));
+        return Ok((Found::Opaque(read, Some((address, upstream))), Told::TimeOut));
     }
     // Looked at, for a socket may be called readable when nothing has come.
     let (mut word, mut greeting) = ([0], [0; frame::HEADER]);
@@ -74,11 +87,12 @@ pub(crate) async fn sniff(
                 if said > 0 {
                     destination.set_server_first(true);
                 }
-                return Ok(Found::Opaque(read, Some((address, upstream))));
+                let told = if remembered { Told::Remembered } else { Told::ServerFirst };
+                return Ok((Found::Opaque(read, Some((address, upstream))), told));
             }
             // It speaks as soon as it is connected to, and its client speaks all the same.
             if timeout(limits.idle, client.peek(&mut word)).await.is_err() {
-                return Ok(Found::Nothing);
+                return Ok((Found::Nothing, Told::TimeOut));
             }
         }
     }
@@ -87,15 +101,16 @@ pub(crate) async fn sniff(
         // Not when it has closed without a word, as a probe does: that says nothing of the protocol.
         destination.set_server_first(false);
     }
-    Ok(match verdict {
-        Ok(verdict) => match verdict? {
-            None => Found::Nothing,
-            Some(Verdict::Http1) => Found::Http1(read, Some((address, upstream))),
-            Some(Verdict::Http2) => Found::Http2(read),
-            Some(_) => Found::Opaque(read, Some((address, upstream))),
-        },
-        Err(_) => Found::Opaque(read, Some((address, upstream))),
-    })
+    let Ok(verdict) = verdict else {
+        return Ok((Found::Opaque(read, Some((address, upstream))), Told::TimeOut));
+    };
+    let found = match verdict? {
+        None => Found::Nothing,
+        Some(Verdict::Http1) => Found::Http1(read, Some((address, upstream))),
+        Some(Verdict::Http2) => Found::Http2(read),
+        Some(_) => Found::Opaque(read, Some((address, upstream))),
+    };
+    Ok((found, Told::FirstBytes))
 }
 
 /// No endpoint takes the connection. A client that turns out to speak HTTP is told so in HTTP.

@@ -1,18 +1,19 @@
 //! What a worker thread has: everything that serving a connection needs, shared by the thread's tasks alone.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 pub use crate::direction::Direction;
 use crate::{
+    balance::Endpoint,
     drain::Drain,
     http2::{self, driver::Times, upstreams::Upstreams},
     limits::{Http2Limits, Limits},
+    net,
     pool::Pool,
-    telemetry::{Recorder, Telemetry},
+    telemetry::{Recorder, Telemetry, Use},
 };
 
 /// An HTTP/2 connection without a request gives back its header tables after this time.
@@ -77,6 +78,10 @@ impl Worker {
         self.inbound.sweep(now);
         self.outbound_http2.sweep(now);
         self.inbound_http2.sweep(now);
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            self.recorder.idle(direction, false, self.pool(direction).len());
+            self.recorder.idle(direction, true, self.upstreams(direction).idle());
+        }
     }
 
     /// An idle connection to the endpoint, or a new one; and whether it is new. `repeatable`: see [`Pool::take`].
@@ -86,12 +91,22 @@ impl Worker {
     pub async fn connection(
         &self,
         direction: Direction,
-        endpoint: SocketAddr,
+        endpoint: &Endpoint,
         repeatable: bool,
     ) -> std::io::Result<(tokio::net::TcpStream, bool)> {
-        if let Some(stream) = self.pool(direction).take(endpoint, repeatable) {
+        let count = |r#use| self.recorder.pool(direction, false, r#use);
+        let pool = self.pool(direction);
+        let idle = pool.len();
+        let taken = pool.take(endpoint.address, repeatable);
+        for _ in pool.len() + usize::from(taken.is_some())..idle {
+            count(Use::Stale);
+        }
+        if let Some(stream) = taken {
+            count(Use::Reused);
             return Ok((stream, false));
         }
-        Ok((crate::net::connect(endpoint, self.limits.connect).await?, true))
+        let made = net::connect_either(endpoint.address, endpoint.other(), self.limits.connect).await;
+        count(if made.is_ok() { Use::New } else { Use::Failed });
+        Ok((made?, true))
     }
 }

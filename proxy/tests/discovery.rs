@@ -11,10 +11,11 @@ use std::{
 use api_server::{ApiServer, TooOld, eventually};
 use ferrule_config::{FORMAT, Mesh, shard};
 use ferrule_proxy::{
+    balance::Locality,
     discovery::{Discovery, Resolved, Times},
     settings::{ServicePort, Source},
     snapshot::Destination,
-    telemetry::Telemetry,
+    telemetry::{Format, Telemetry},
 };
 use http::StatusCode;
 use serde_json::json;
@@ -38,7 +39,12 @@ struct Proxy {
 impl Proxy {
     fn start(server: &ApiServer, times: Times) -> Self {
         let telemetry = Arc::new(Telemetry::default());
-        let discovery = Discovery::start(&Source::Server(server.address()), times, Arc::clone(&telemetry));
+        let discovery = Discovery::start(
+            &Source::Server(server.address()),
+            times,
+            Locality::default(),
+            Arc::clone(&telemetry),
+        );
         Self { discovery: discovery.expect("discovery starts"), telemetry }
     }
 
@@ -73,14 +79,14 @@ impl Proxy {
     }
 
     fn metric(&self, line: &str) -> f64 {
-        let text = self.telemetry.render();
+        let text = String::from_utf8(self.telemetry.encode(Format::Text)).expect("text");
         let found = text.lines().find_map(|each| each.strip_prefix(line)?.strip_prefix(' '));
         found.map_or(0.0, |value| value.parse().expect("a number"))
     }
 }
 
 fn endpoints(destination: &Destination) -> Vec<String> {
-    destination.now().cluster.endpoints.iter().map(|endpoint| endpoint.address.ip().to_string()).collect()
+    destination.now().cluster.balancer.endpoints().map(|endpoint| endpoint.address.ip().to_string()).collect()
 }
 
 async fn until_endpoints_are(destination: &Destination, expected: &[&str]) {

@@ -1,6 +1,7 @@
 //! Every limit on an HTTP/1 connection: its status, and its metric.
 
 mod http1_harness;
+mod support;
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,7 @@
 //! What RFC 9110 and RFC 9112 say of an intermediary, and an endpoint that dies in every phase of a request.
 
 mod http1_harness;
+mod support;
 
 use std::time::Duration;
 

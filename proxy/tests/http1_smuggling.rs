@@ -2,6 +2,7 @@
 //! gets, and that the other side never sees what was hidden.
 
 mod http1_harness;
+mod support;
 
 use std::time::Duration;
 

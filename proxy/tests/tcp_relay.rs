@@ -67,8 +67,7 @@ impl Road {
 /// A value of a proxy's metrics.
 async fn metric(proxy: &App, name: &str) -> u64 {
     let text = talk(proxy.admin, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.unwrap_or(0)
+    support::counted(&text, name)
 }
 
 /// The bytes from `at` on of a sequence that repeats only after a long time, so that a piece that is lost, doubled or

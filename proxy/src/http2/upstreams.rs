@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use super::{connection::Connection, core::Role, driver::Times, frame::MAX_31};
-use crate::{buffer::Buffer, drain::Drain, limits::Http2Limits, net, pool::IDLE_LIMIT};
+use crate::{balance::Endpoint, buffer::Buffer, drain::Drain, limits::Http2Limits, net, pool::IDLE_LIMIT};
 
 /// Connections to one endpoint, per thread.
 const MOST: usize = 64;
@@ -61,10 +61,11 @@ impl Upstreams {
     /// Those of connecting; `QuotaExceeded` when there are 64 connections and all are full.
     pub async fn connection(
         &self,
-        endpoint: SocketAddr,
+        endpoint: &Endpoint,
         settings: Settings<'_>,
     ) -> io::Result<(Rc<Connection>, bool)> {
-        let slot = Rc::clone(self.by_endpoint.borrow_mut().entry(endpoint).or_default());
+        let address = endpoint.address;
+        let slot = Rc::clone(self.by_endpoint.borrow_mut().entry(address).or_default());
         if let Some(connection) = slot.ready() {
             return Ok((connection, false));
         }
@@ -79,11 +80,11 @@ impl Upstreams {
             return Err(io::Error::new(*kind, message.clone()));
         }
         if slot.connections.borrow().len() >= MOST {
-            let message = format!("all {MOST} connections to {endpoint} are full");
+            let message = format!("all {MOST} connections to {address} are full");
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, message));
         }
-        let stream =
-            net::connect(endpoint, settings.connect).await.inspect_err(|error| slot.failed(error))?;
+        let made = net::connect_either(address, endpoint.other(), settings.connect).await;
+        let stream = made.inspect_err(|error| slot.failed(error))?;
         let connection = Connection::new(Role::Client, shared(settings.limits));
         if let Some(allowed) = slot.allowed.get() {
             // At least one, or the limit of a moment would last for ever.
@@ -92,12 +93,22 @@ impl Upstreams {
         let (driven, times, drain) = (Rc::clone(&connection), settings.times, settings.drain.clone());
         tokio::task::spawn_local(async move {
             if let Err(error) = driven.drive(stream, Buffer::default(), times, &drain, drop).await {
-                tracing::debug!(%endpoint, %error, "HTTP/2 connection to an endpoint ended");
+                tracing::debug!(endpoint = %address, %error, "HTTP/2 connection to an endpoint ended");
             }
         });
         let held = Held { connection: Rc::clone(&connection), used: Cell::new(Instant::now()) };
         slot.connections.borrow_mut().push(held);
         Ok((connection, true))
+    }
+
+    /// Connections that carry no stream now.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        let idle = |slot: &Rc<Slot>| {
+            let connections = slot.connections.borrow();
+            connections.iter().filter(|held| held.connection.streams() == 0).count()
+        };
+        self.by_endpoint.borrow().values().map(idle).sum()
     }
 
     /// Forgets connections that have ended, and ends those that have been idle for too long.

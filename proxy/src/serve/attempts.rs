@@ -8,7 +8,8 @@ use crate::{
     balance::{Affinity, Endpoint, Pick},
     cause::Cause,
     retry::{self, Budget, Failure, Replay},
-    snapshot::Cluster,
+    snapshot::{Cluster, Protocol},
+    telemetry::{Notes, Use},
     worker::{Direction, Worker},
 };
 
@@ -32,6 +33,8 @@ pub struct Terms<'a> {
     pub direction: Direction,
     /// When it came.
     pub started: Instant,
+    /// What becomes known of it.
+    pub notes: &'a Notes,
 }
 
 impl<'a> Terms<'a> {
@@ -110,7 +113,13 @@ impl<'a> Attempts<'a> {
         let began = if self.tried.is_empty() && self.stale == 0 { started } else { Instant::now() };
         let pick = Pick { hash, session, tried: &self.tried, now: began };
         match cluster.balancer.pick(&pick, |n| fastrand::usize(0..n)) {
-            Some(endpoint) => Ok(Attempt { endpoint, number: self.tried.len() + 1, began }),
+            Some(endpoint) => {
+                let number = self.tried.len() + 1;
+                self.worker.recorder.pick(&cluster.service);
+                self.terms.notes.attempts.set(number);
+                self.terms.notes.endpoint.set(Some(endpoint.address));
+                Ok(Attempt { endpoint, number, began })
+            }
             None => {
                 let Cluster { service, port, .. } = cluster;
                 Err((Cause::NoEndpoints, format!("{service} has no ready endpoint for port {port}")))
@@ -120,12 +129,20 @@ impl<'a> Attempts<'a> {
 
     /// Whether there is another attempt after this one, which failed before anything was forwarded. `reused`: it was
     /// made on a connection that had carried others before.
-    pub fn again(&mut self, failed: &Attempt<'_>, failure: Failure, reused: bool, replay: Replay) -> bool {
+    pub fn again(
+        &mut self,
+        failed: &Attempt<'_>,
+        (failure, cause): (Failure, Cause),
+        reused: bool,
+        replay: Replay,
+    ) -> bool {
         // A connection that the peer closed while it idled says nothing about the endpoint: go on with the next
         // one to the same endpoint, which costs no retry, until a new connection is made.
         let repeatable = replay.idempotent && replay.complete;
         if reused && failure == Failure::Reset && repeatable && self.stale < MOST_STALE {
             self.stale += 1;
+            let http2 = self.terms.cluster.protocol == Protocol::Http2;
+            self.worker.recorder.pool(self.terms.direction, http2, Use::Stale);
             return true;
         }
         let now = Instant::now();
@@ -133,7 +150,7 @@ impl<'a> Attempts<'a> {
         failed.endpoint.load.observe(retry::PENALTY, now);
         let again = retry::may_retry(failure, replay, failed.number) && self.terms.budget.withdraw(now);
         if again {
-            self.worker.telemetry.retry(self.terms.direction, &self.terms.cluster.service);
+            self.worker.telemetry.retry(self.terms.direction, &self.terms.cluster.service, cause);
         }
         again
     }

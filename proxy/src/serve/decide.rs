@@ -11,6 +11,7 @@ use crate::{
     direction::Direction,
     route::{self, Request},
     snapshot::{Backend, Cluster, Destination, Rule, Snapshot},
+    telemetry::Notes,
 };
 
 static NO_CHANGE: HeaderChange = HeaderChange { set: Vec::new(), add: Vec::new(), remove: Vec::new() };
@@ -80,6 +81,7 @@ impl<'a> Decision<'a> {
         destination: &'a Destination,
         direction: Direction,
         started: Instant,
+        notes: &'a Notes,
     ) -> Terms<'a> {
         Terms {
             cluster,
@@ -89,6 +91,7 @@ impl<'a> Decision<'a> {
             budget: &destination.budget,
             direction,
             started,
+            notes,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{
     message::Field,
     route::Request,
     snapshot::{Destination, Protocol, Snapshot},
-    telemetry,
+    telemetry::{self, GrpcStatus, Method, Notes},
     worker::{Direction, Worker},
 };
 
@@ -64,6 +64,7 @@ async fn request(
     direction: Direction,
 ) {
     let started = Instant::now();
+    let notes = Notes::default();
     let snapshot = destination.now();
     let head = stream.request_head();
     let decision = decide(&snapshot, &head, source);
@@ -75,7 +76,7 @@ async fn request(
                 end: stream.is_at_end(),
                 http2: cluster.protocol != Protocol::Http1,
                 request_headers: decision.request_headers(),
-                terms: decision.terms(cluster, destination, direction, started),
+                terms: decision.terms(cluster, destination, direction, started, &notes),
             };
             let whole = translate::is_whole(stream);
             translate::run(&mut &*stream, whole, &mut &*stream, &plan, worker).await
@@ -88,17 +89,27 @@ async fn request(
     };
     match &outcome {
         Outcome::Responded(_) => {}
-        Outcome::Failed(cause, detail) => answer(stream, &head, *cause, detail).await,
+        Outcome::Failed(cause, detail) => {
+            if let Some(code) = answer(stream, &head, *cause, detail).await {
+                notes.grpc.set(GrpcStatus::Code(code));
+            }
+        }
         Outcome::Broken(_) => stream.reset(Code::CANCEL),
     }
+    let method = if head.is_empty() { Method::Unknown } else { Method::of(head.method()) };
     head.give_back();
     worker.recorder.request(&telemetry::Outcome {
         direction,
         service: &snapshot.cluster.service,
         route: decision.route(),
+        method,
         status,
+        grpc: notes.grpc.get(),
+        peer: telemetry::peer(direction),
         cause,
         took: started.elapsed(),
+        request_bytes: notes.request_bytes.get(),
+        response_bytes: notes.response_bytes.get(),
     });
 }
 
@@ -118,19 +129,21 @@ fn decide<'a>(snapshot: &'a Snapshot, head: &Fields, source: Option<IpAddr>) -> 
     Decision::new(snapshot, &Request { method: head.method(), path, fields }, query, || source)
 }
 
-/// Answers in the place of an endpoint: to gRPC as gRPC has it, trailers alone, with a status of its own.
-async fn answer(stream: &Stream, head: &Fields, cause: Cause, detail: &str) {
+/// Answers in the place of an endpoint: to gRPC as gRPC has it, trailers alone, with a status of its own, which is
+/// returned.
+async fn answer(stream: &Stream, head: &Fields, cause: Cause, detail: &str) -> Option<u8> {
     let grpc = head.value(b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
     let text: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
     if grpc {
+        let code = grpc_status(cause);
         stream.send_section(true, |each| {
             each(hpack::Field::new(b":status", b"200"));
             each(hpack::Field::new(b"content-type", b"application/grpc"));
-            each(hpack::Field::new(b"grpc-status", grpc_status(cause).to_string().as_bytes()));
+            each(hpack::Field::new(b"grpc-status", code.to_string().as_bytes()));
             each(hpack::Field::new(b"grpc-message", percent_encoded(&format!("ferrule: {text}")).as_bytes()));
             each(hpack::Field::new(ERROR_HEADER.as_bytes(), cause.name().as_bytes()));
         });
-        return;
+        return Some(code);
     }
     let body = format!("ferrule: {text}\n");
     let to_head = head.method() == "HEAD";
@@ -144,6 +157,7 @@ async fn answer(stream: &Stream, head: &Fields, cause: Cause, detail: &str) {
         // A client that does not take the answer has ended the stream.
         let _ = stream.send(body.as_bytes(), true).await;
     }
+    None
 }
 
 /// From the gRPC project's mapping of HTTP status codes.

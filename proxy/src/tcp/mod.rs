@@ -35,10 +35,11 @@ pub async fn relay(
     read: Buffer,
     mut upstream: TcpStream,
     pending: Buffer,
-    flows: &Flows,
+    flows: &Flows<'_>,
 ) {
     if let Err(error) = both(&mut client, read, &mut upstream, pending, flows).await {
         tracing::debug!(%error, "a connection that carries bytes was broken by one side: both are reset");
+        flows.broken();
         crate::net::reset(client);
         crate::net::reset(upstream);
     }
@@ -49,7 +50,7 @@ async fn both(
     read: Buffer,
     upstream: &mut TcpStream,
     pending: Buffer,
-    flows: &Flows,
+    flows: &Flows<'_>,
 ) -> io::Result<()> {
     let (client_read, client_write) = client.split();
     let (upstream_read, upstream_write) = upstream.split();
@@ -91,7 +92,7 @@ async fn settle<'a, A: Look, B: Look + 'a>(
 
 /// Looks on from client to endpoint.
 struct FromClient<'a> {
-    flows: &'a Flows,
+    flows: &'a Flows<'a>,
     /// What the client has begun with, while that may be a ClientHello.
     greeting: Option<Vec<u8>>,
 }
@@ -109,17 +110,17 @@ impl Look for FromClient<'_> {
     }
 
     fn passed(&mut self, count: usize) {
-        self.flows.sent.inc_by(count as u64);
+        self.flows.sent(count);
     }
 }
 
 /// Looks on from endpoint to client.
 struct FromEndpoint<'a> {
-    flows: &'a Flows,
+    flows: &'a Flows<'a>,
 }
 
 impl Look for FromEndpoint<'_> {
     fn passed(&mut self, count: usize) {
-        self.flows.received.inc_by(count as u64);
+        self.flows.received(count);
     }
 }

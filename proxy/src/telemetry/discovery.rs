@@ -1,9 +1,10 @@
 //! What discovery holds, and whether that was right.
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+use super::{
+    counters::Counters,
+    exposition::Family,
+    gather,
+    value::{Counter, Gauge},
 };
 
 /// Metrics of discovery.
@@ -15,33 +16,31 @@ pub struct DiscoveryMetrics {
     pub outside: Gauge,
     /// Lists that were compared with what is held.
     pub checks: Counter,
-    mended: Family<KindLabels, Counter>,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct KindLabels {
-    kind: &'static str,
+    mended: Counters<1>,
 }
 
 impl DiscoveryMetrics {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let destinations = Gauge::default();
-        registry.register("destinations", "Ports of Services that are held", destinations.clone());
-        let outside = Gauge::default();
-        registry.register("outside_addresses", "Addresses known to be no Service's", outside.clone());
-        let checks = Counter::default();
-        registry.register("discovery_checks", "Lists compared with what is held", checks.clone());
-        let mended = Family::default();
-        registry.register(
-            "discovery_mended",
-            "Objects that a watch had missed and a check brought up to date",
-            mended.clone(),
-        );
-        Self { destinations, outside, checks, mended }
+    pub(super) fn new(capped: &Counter) -> Self {
+        Self {
+            destinations: Gauge::default(),
+            outside: Gauge::default(),
+            checks: Counter::default(),
+            mended: Counters::new(gather::MENDED, ["kind"], capped),
+        }
     }
 
     /// Counts objects of a kind that a watch had missed.
     pub fn mended(&self, kind: &'static str, count: usize) {
-        self.mended.get_or_create(&KindLabels { kind }).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        self.mended.of([kind.into()]).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    /// What is told of it.
+    pub(super) fn tell(&self) -> [Family; 4] {
+        [
+            Family::single(gather::DESTINATIONS, self.destinations.get() as f64),
+            Family::single(gather::OUTSIDE, self.outside.get() as f64),
+            Family::single(gather::CHECKS, self.checks.get() as f64),
+            self.mended.tell(),
+        ]
     }
 }

@@ -1,58 +1,89 @@
-//! What happened, as Prometheus metrics. Label sets are bounded: Services that this pod uses, rules of their
-//! Routes, status codes, and names of causes.
+//! What happened, as metrics. Label sets are bounded: Services that this pod uses, rules of their Routes, known methods
+//! and codes, names of causes; and each metric has a cap beyond that.
+//!
+//! ```text
+//!   a request's end ──▶ recorder (the thread's own) ──▶ series ───┐
+//!   a connection ─────▶ counters (any thread) ────────────────────┼──▶ gather ──▶ exposition: text, OpenMetrics,
+//!   /proc and targets, when asked ────────────────────────────────┘               protobuf
+//! ```
+//!
+//! `docs/observability.md` lists all of them; a test compares.
 
+mod connection;
+mod counters;
 mod discovery;
+mod exposition;
+mod flows;
+mod gather;
+mod histogram;
+mod label;
+mod pool;
+mod process;
 mod recorder;
+mod request;
+mod series;
+mod targets;
+mod value;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
-    registry::Registry,
+use self::{
+    connection::ConnectionKey,
+    counters::Counters,
+    histogram::Histogram,
+    pool::Pools,
+    request::{RequestKey, Traffic, TrafficKey},
+    series::Series,
+    targets::Targets,
+    value::Tally,
 };
+pub use self::{
+    connection::{Carried, CarriedConnection, OpenConnection, Told},
+    discovery::DiscoveryMetrics,
+    exposition::Format,
+    flows::Flows,
+    label::{GrpcStatus, Method},
+    pool::Use,
+    recorder::Recorder,
+    request::{Notes, Outcome, UNKNOWN_PEER},
+    value::{Counter, Gauge, Happened},
+};
+use crate::{cause::Cause, direction::Direction, limits::Limit, snapshot::Destination};
 
-pub use self::{discovery::DiscoveryMetrics, recorder::Recorder};
-use crate::{direction::Direction, limits::Limit, tcp::client_hello::ClientHello};
-
-/// One request that came to its end.
-#[derive(Clone, Copy, Debug)]
-pub struct Outcome<'a> {
-    /// Which way it went.
-    pub direction: Direction,
-    /// `namespace/name` of the Service that it was for; inbound: the application's port.
-    pub service: &'a str,
-    /// Rule that it fell under, or nothing.
-    pub route: &'a str,
-    /// Status code that the client saw; 0 when it saw none.
-    pub status: u16,
-    /// Why the proxy answered by itself or broke off.
-    pub cause: Option<&'static str>,
-    /// From its head to its end.
-    pub took: Duration,
-}
+/// Sets of labels that requests are counted by.
+const MOST_REQUESTS: usize = 2000;
+/// Sets of labels that histograms are told by: each makes some forty classic series.
+const MOST_HISTOGRAMS: usize = 250;
 
 /// All metrics of the proxy.
 #[derive(Debug)]
 pub struct Telemetry {
-    registry: Registry,
-    requests: Family<RequestLabels, Counter>,
-    durations: Family<ServiceLabels, Histogram>,
-    retries: Family<ServiceLabels, Counter>,
-    connections: Family<ConnectionLabels, Counter>,
-    open: Family<DirectionLabels, Gauge>,
-    bytes: Family<BytesLabels, Counter>,
-    tls: Family<TlsLabels, Counter>,
-    limits: Family<LimitLabels, Counter>,
+    requests: Series<RequestKey, Tally>,
+    traffic: Series<TrafficKey, Traffic>,
+    picks: Series<Arc<str>, Tally>,
+    carried: Series<ConnectionKey, Histogram>,
+    /// What each worker thread counts of its pools; its place is the thread's number.
+    threads: Mutex<Vec<Arc<Pools>>>,
+    /// Destinations whose endpoints are told.
+    targets: Targets,
+    /// Client connections that are open, outbound and inbound.
+    open: [Gauge; 2],
+    connections: Counters<3>,
+    closed: Counters<3>,
+    failed: Counters<3>,
+    detections: Counters<4>,
+    retries: Counters<3>,
+    bytes: Counters<3>,
+    tls: Counters<3>,
+    limits: Counters<2>,
+    /// Times that something was counted under `other` for want of room.
+    capped: Counter,
     /// Configurations that were refused; the last good one stayed in force.
     pub config_refused: Counter,
     /// Snapshots that were put in force.
-    pub snapshots: Counter,
+    pub snapshots: Happened,
+    /// Answers and events from the API server.
+    pub api_contacts: Happened,
     /// Watches that are established.
     pub watches: Gauge,
     /// Calls to the API server that failed.
@@ -61,246 +92,118 @@ pub struct Telemetry {
     pub discovery: DiscoveryMetrics,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RequestLabels {
-    direction: &'static str,
-    service: Arc<str>,
-    route: Arc<str>,
-    status: u16,
-    error: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ServiceLabels {
-    direction: &'static str,
-    service: Arc<str>,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ConnectionLabels {
-    direction: &'static str,
-    service: Arc<str>,
-    protocol: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct DirectionLabels {
-    direction: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct BytesLabels {
-    direction: &'static str,
-    flow: &'static str,
-}
-
-/// Never the server's name itself: clients choose it freely.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TlsLabels {
-    direction: &'static str,
-    version: &'static str,
-    server_name: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct LimitLabels {
-    direction: &'static str,
-    limit: &'static str,
-}
-
-/// What a connection was found to carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carried {
-    /// HTTP/1 requests.
-    Http1,
-    /// HTTP/2 requests.
-    Http2,
-    /// Bytes, to an endpoint that we chose.
-    Tcp,
-    /// Bytes, to the address that the client chose.
-    Passthrough,
-}
-
-impl Carried {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Http1 => "http1",
-            Self::Http2 => "http2",
-            Self::Tcp => "tcp",
-            Self::Passthrough => "passthrough",
-        }
-    }
-}
-
 impl Default for Telemetry {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("ferrule");
-        let requests = Family::default();
-        registry.register("requests", "Requests that came to their end", requests.clone());
-        // 0.5 ms to about 16 s.
-        let durations = Family::new_with_constructor(
-            (|| Histogram::new(exponential_buckets(0.0005, 2.0, 16))) as fn() -> Histogram,
-        );
-        registry.register(
-            "request_duration_seconds",
-            "From a request's head to the end of its response",
-            durations.clone(),
-        );
-        let retries = Family::default();
-        registry.register("retries", "Attempts after the first", retries.clone());
-        let connections = Family::default();
-        registry.register("connections", "Connections accepted, by what they carry", connections.clone());
-        let open = Family::default();
-        registry.register("connections_open", "Connections of clients that are open", open.clone());
-        let bytes = Family::default();
-        registry.register("tcp_bytes", "Bytes of connections that carry no requests", bytes.clone());
-        let tls = Family::default();
-        registry.register(
-            "tls_passed_through",
-            "TLS connections carried as bytes, by the highest version offered and whether the server's name is seen",
-            tls.clone(),
-        );
-        let limits = Family::default();
-        registry.register("limit_exceeded", "Requests and connections ended by a limit", limits.clone());
-        let config_refused = Counter::default();
-        registry.register(
-            "config_refused",
-            "Configurations that could not be used; the last good one stayed in force",
-            config_refused.clone(),
-        );
-        let snapshots = Counter::default();
-        registry.register(
-            "snapshots",
-            "Changes of configuration or endpoints put in force",
-            snapshots.clone(),
-        );
-        let watches = Gauge::default();
-        registry.register("watches", "Watches at the API server", watches.clone());
-        let api_errors = Counter::default();
-        registry.register("api_errors", "Calls to the API server that failed", api_errors.clone());
-        let discovery = DiscoveryMetrics::register(&mut registry);
+        let capped = Counter::default();
         Self {
-            registry,
-            requests,
-            durations,
-            retries,
-            connections,
-            open,
-            bytes,
-            tls,
-            limits,
-            config_refused,
-            snapshots,
-            watches,
-            api_errors,
-            discovery,
+            requests: Series::new(MOST_REQUESTS, &capped),
+            traffic: Series::new(MOST_HISTOGRAMS, &capped),
+            picks: Series::new(MOST_HISTOGRAMS, &capped),
+            carried: Series::new(MOST_HISTOGRAMS, &capped),
+            threads: Mutex::default(),
+            targets: Targets::default(),
+            open: Default::default(),
+            connections: Counters::new(gather::CONNECTIONS, ["direction", "service", "protocol"], &capped),
+            closed: Counters::new(gather::CLOSED, ["direction", "service", "protocol"], &capped),
+            failed: Counters::new(gather::FAILED, ["direction", "service", "error"], &capped),
+            detections: Counters::new(
+                gather::DETECTIONS,
+                ["direction", "service", "by", "protocol"],
+                &capped,
+            ),
+            retries: Counters::new(gather::RETRIES, ["direction", "service", "error"], &capped),
+            bytes: Counters::new(gather::TCP_BYTES, ["direction", "service", "flow"], &capped),
+            tls: Counters::new(gather::TLS, ["direction", "version", "server_name"], &capped),
+            limits: Counters::new(gather::LIMITS, ["direction", "limit"], &capped),
+            discovery: DiscoveryMetrics::new(&capped),
+            capped,
+            config_refused: Counter::default(),
+            snapshots: Happened::default(),
+            api_contacts: Happened::default(),
+            watches: Gauge::default(),
+            api_errors: Counter::default(),
         }
     }
 }
 
 impl Telemetry {
-    /// What counts requests of this outcome, and their durations.
-    fn of_requests(&self, outcome: &Outcome<'_>) -> (Counter, Histogram) {
-        let Outcome { direction, service, route, status, cause, took: _ } = *outcome;
-        let service: Arc<str> = service.into();
-        let direction = direction.name();
-        let error = cause.unwrap_or("");
-        let labels =
-            RequestLabels { direction, service: Arc::clone(&service), route: route.into(), status, error };
-        let requests = self.requests.get_or_create(&labels).clone();
-        (requests, self.durations.get_or_create(&ServiceLabels { direction, service }).clone())
+    /// A thread's number, and where it counts what it does with its pools.
+    fn thread(&self) -> (usize, Arc<Pools>) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = Arc::new(Pools::default());
+        threads.push(Arc::clone(&pools));
+        (threads.len() - 1, pools)
     }
 
-    /// Counts an attempt after the first.
-    pub fn retry(&self, direction: Direction, service: &Arc<str>) {
-        let labels = ServiceLabels { direction: direction.name(), service: Arc::clone(service) };
-        self.retries.get_or_create(&labels).inc();
+    /// Counts an attempt after one that failed for this cause.
+    pub fn retry(&self, direction: Direction, service: &Arc<str>, cause: Cause) {
+        self.retries.of([direction.name().into(), service.into(), cause.name().into()]).inc();
     }
 
     /// Counts a request or a connection that was ended by a limit.
     pub fn limit(&self, direction: Direction, limit: Limit) {
-        let labels = LimitLabels { direction: direction.name(), limit: limit.name() };
-        self.limits.get_or_create(&labels).inc();
+        self.limits.of([direction.name().into(), limit.name().into()]).inc();
     }
 
-    /// Counts a connection once it is known what it carries.
-    pub fn connection(&self, direction: Direction, service: &Arc<str>, carried: Carried) {
-        let labels = ConnectionLabels {
-            direction: direction.name(),
-            service: Arc::clone(service),
-            protocol: carried.name(),
-        };
-        self.connections.get_or_create(&labels).inc();
+    /// Counts a connection once it is known what it carries; its end, when the guard is dropped.
+    #[must_use]
+    pub fn connection(
+        &self,
+        direction: Direction,
+        service: &Arc<str>,
+        carried: Carried,
+    ) -> CarriedConnection {
+        let labels = [direction.name().into(), service.into(), carried.name().into()];
+        self.connections.of(labels.clone()).inc();
+        CarriedConnection(self.closed.of(labels))
+    }
+
+    /// The same for a connection whose protocol was told by this.
+    #[must_use]
+    pub fn decided(
+        &self,
+        direction: Direction,
+        service: &Arc<str>,
+        by: Told,
+        carried: Carried,
+    ) -> CarriedConnection {
+        let labels = [direction.name().into(), service.into(), by.name().into(), carried.name().into()];
+        self.detections.of(labels).inc();
+        self.connection(direction, service, carried)
     }
 
     /// Counts a client's connection as open until the guard is dropped.
     #[must_use]
     pub fn open(&self, direction: Direction) -> OpenConnection {
-        let gauge = self.open.get_or_create(&DirectionLabels { direction: direction.name() }).clone();
-        gauge.inc();
-        OpenConnection(gauge)
+        OpenConnection::new(&self.open[direction as usize])
     }
 
     /// Connections of this direction that are open.
     #[must_use]
     pub fn connections(&self, direction: Direction) -> i64 {
-        self.open.get_or_create(&DirectionLabels { direction: direction.name() }).get()
+        self.open[direction as usize].get()
     }
 
-    /// Counters for a connection that carries no requests.
+    /// Tells from now on of the endpoints that this destination has, for as long as it is used.
+    pub fn uses(&self, destination: &Arc<Destination>) {
+        self.targets.add(destination);
+    }
+
+    /// All metrics, in this format.
     #[must_use]
-    pub fn flows(&self, direction: Direction) -> Flows {
-        let direction = direction.name();
-        let bytes = |flow| self.bytes.get_or_create(&BytesLabels { direction, flow }).clone();
-        Flows { sent: bytes("sent"), received: bytes("received"), tls: self.tls.clone(), direction }
-    }
-
-    /// The metrics in Prometheus' text format.
-    #[must_use]
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        // Writing to a string can't fail.
-        let _ = encode(&mut text, &self.registry);
-        text
+    pub fn encode(&self, format: Format) -> Vec<u8> {
+        format.encode(&self.gather())
     }
 }
 
-/// A connection that is open.
-#[derive(Debug)]
-pub struct OpenConnection(Gauge);
-
-impl OpenConnection {
-    /// Connections of this direction that are open now, this one included.
-    #[must_use]
-    pub fn now(&self) -> i64 {
-        self.0.get()
+/// Who has sent a request that came in this direction. Outbound it is the pod's own application.
+#[must_use]
+pub fn peer(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Outbound => "",
+        Direction::Inbound => UNKNOWN_PEER,
     }
 }
 
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// What a connection that carries no requests counts while it lasts, so that a long one is seen before its end.
-#[derive(Clone, Debug)]
-pub struct Flows {
-    /// Bytes from the client that the endpoint's socket has taken.
-    pub sent: Counter,
-    /// Bytes from the endpoint that the client's socket has taken.
-    pub received: Counter,
-    tls: Family<TlsLabels, Counter>,
-    direction: &'static str,
-}
-
-impl Flows {
-    /// Counts a client's greeting, and logs the server's name.
-    pub fn tls(&self, hello: &ClientHello) {
-        let ClientHello { server_name, version, encrypted } = hello;
-        let (direction, version) = (self.direction, version.name());
-        tracing::debug!(direction, server_name, version, encrypted, "TLS passed through");
-        let seen = if server_name.is_some() { "yes" } else { "no" };
-        self.tls.get_or_create(&TlsLabels { direction, version, server_name: seen }).inc();
-    }
-}
+#[cfg(test)]
+mod tests;

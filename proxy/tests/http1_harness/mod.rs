@@ -188,15 +188,14 @@ impl Proxy {
         Client(TcpStream::connect(self.app.listeners[0]).await.expect("the proxy listens"))
     }
 
-    /// The value of a metric, with its labels as they are written; 0 while it is not there.
+    /// The value of a metric, summed over the labels that are not given; 0 while it is not there.
     pub async fn metric(&self, name: &str) -> u64 {
         let stream = TcpStream::connect(self.app.admin).await.expect("the admin port listens");
         let mut client = Client(stream);
         client.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         let metrics = client.until_end().await.0;
         let metrics = String::from_utf8(metrics).expect("text");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        line.unwrap_or(0)
+        crate::support::counted(&metrics, name)
     }
 }
 

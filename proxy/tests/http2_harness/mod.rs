@@ -542,10 +542,10 @@ pub async fn answer_all(mut peer: Peer, name: &'static str) {
     }
 }
 
-/// The value of a metric, with its labels as they are written; 0 while it is not there.
+/// The value of a metric, summed over the labels that are not given; 0 while it is not there.
 pub async fn metric(app: &App, name: &str) -> u64 {
     let metrics = talk(app.admin, &get("/metrics", "")).await;
-    metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
+    crate::support::counted(&metrics, name)
 }
 
 /// How often a limit was exceeded by clients of the outbound side.

@@ -187,3 +187,20 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl Fn
     }
     panic!("never: {what}");
 }
+
+/// Sum of a metric's series that have at least these labels: `name{a="b",c="d"}`.
+pub fn counted(metrics: &str, series: &str) -> u64 {
+    let (name, labels) = parts(series);
+    let lines = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+    let matching = lines.filter(|(series, _)| {
+        let (each, all) = parts(series);
+        each == name && labels.iter().all(|label| all.contains(label))
+    });
+    matching.map(|(_, value)| value.parse::<u64>().unwrap_or_else(|_| panic!("{value} is no count"))).sum()
+}
+
+/// Name and labels. None of the values that are asked for here holds a comma.
+fn parts(series: &str) -> (&str, Vec<&str>) {
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    (name, labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty()).collect())
+}

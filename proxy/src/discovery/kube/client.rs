@@ -13,7 +13,10 @@ use super::{
     error::ApiError,
     list::{Envelope, Splitter},
 };
-use crate::{discovery::Times, telemetry::Telemetry};
+use crate::{
+    discovery::Times,
+    telemetry::{Happened, Telemetry},
+};
 
 /// Largest list, in bytes. Nothing of it is held but what is wanted.
 const MAX_LIST: usize = 256 * 1024 * 1024;
@@ -29,6 +32,7 @@ pub(super) struct Client {
 /// An answer's body; its stream is counted until it is dropped.
 pub(super) struct Body {
     incoming: Incoming,
+    heard: Happened,
     _stream: Stream,
 }
 
@@ -37,6 +41,7 @@ impl Body {
     pub async fn data(&mut self) -> Result<Option<Bytes>, ApiError> {
         while let Some(frame) = self.incoming.frame().await {
             if let Ok(data) = frame?.into_data() {
+                self.heard.inc();
                 return Ok(Some(data));
             }
         }
@@ -78,8 +83,9 @@ impl Client {
     /// The answer's body as it comes. Who is not patient is refused at once while the API server is away.
     pub async fn get(&self, path: &str, patient: bool) -> Result<Body, ApiError> {
         let result = self.try_get(path, patient).await;
-        if result.is_err() {
-            self.telemetry.api_errors.inc();
+        match &result {
+            Ok(_) => self.telemetry.api_contacts.inc(),
+            Err(_) => self.telemetry.api_errors.inc(),
         }
         result
     }
@@ -96,7 +102,11 @@ impl Client {
         let answer = tokio::time::timeout(self.times.answer, sender.send_request(request)).await;
         let answer = answer.map_err(|_| ApiError::Slow)??;
         if answer.status().is_success() {
-            return Ok(Body { incoming: answer.into_body(), _stream: stream });
+            return Ok(Body {
+                incoming: answer.into_body(),
+                heard: self.telemetry.api_contacts.clone(),
+                _stream: stream,
+            });
         }
         Err(tokio::time::timeout(self.times.answer, refused(path, answer))
             .await

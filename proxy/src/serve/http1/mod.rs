@@ -8,6 +8,7 @@ use std::{
     net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,7 @@ use self::{
     timer::Timer,
 };
 use super::{
+    attempts::Terms,
     decide::{self, Decision},
     translate,
 };
@@ -34,9 +36,9 @@ use crate::{
     limits::{Limit, Limits},
     message::is_idempotent,
     route::Request,
-    snapshot::{Cluster, Destination, Protocol, Snapshot},
+    snapshot::{Destination, Protocol, Snapshot},
     tcp,
-    telemetry::Outcome,
+    telemetry::{self, GrpcStatus, Method, Notes, Outcome},
     worker::{Direction, Worker},
 };
 
@@ -69,7 +71,9 @@ pub async fn serve(
             Next::Refuse(refusal) => return context.refuse(client, refusal).await,
             Next::Reset => return crate::net::reset(client),
             Next::Tunnel(upstream, pending) => {
-                let flows = worker.telemetry.flows(direction);
+                let service = Arc::clone(&destination.now().cluster.service);
+                let Ok(endpoint) = upstream.peer_addr() else { return };
+                let flows = worker.recorder.flows(direction, &service, &client, endpoint);
                 return tcp::relay(client, read, upstream, pending, &flows).await;
             }
         }
@@ -181,6 +185,7 @@ impl Context<'_> {
         let Self { destination, worker, direction } = *self;
         let started = Instant::now();
         let snapshot = destination.now();
+        let notes = Notes::default();
         let mut out = buffer::take();
         let source = || Some(client.peer_addr().ok()?.ip());
         let (info, decision) = match decide(read, &snapshot, source, &worker.limits, &mut out) {
@@ -194,7 +199,14 @@ impl Context<'_> {
             Err((cause, detail)) => End::Failed { cause: *cause, detail: detail.clone(), untouched: true },
             Ok(cluster) if cluster.protocol == Protocol::Http2 => {
                 // Boxed, or every connection would have room for it while it idles.
-                Box::pin(self.translate(client, read, &out, info, cluster, &decision, started)).await
+                Box::pin(self.translate(
+                    client,
+                    read,
+                    &out,
+                    info,
+                    &decision.terms(cluster, destination, direction, started, &notes),
+                ))
+                .await
             }
             Ok(cluster) => {
                 let Info {
@@ -206,6 +218,7 @@ impl Context<'_> {
                     upgrade,
                     expects_continue,
                     idempotent,
+                    method: _,
                 } = info;
                 let plan = Plan {
                     head: &out,
@@ -217,7 +230,7 @@ impl Context<'_> {
                     upgrade,
                     expects_continue,
                     idempotent,
-                    terms: decision.terms(cluster, destination, direction, started),
+                    terms: decision.terms(cluster, destination, direction, started, &notes),
                 };
                 exchange::run(client, read, timer, &plan, worker).await
             }
@@ -232,9 +245,14 @@ impl Context<'_> {
             direction,
             service: &snapshot.cluster.service,
             route: decision.route(),
+            method: info.method,
             status,
+            grpc: notes.grpc.get(),
+            peer: telemetry::peer(direction),
             cause,
             took: started.elapsed(),
+            request_bytes: notes.request_bytes.get(),
+            response_bytes: notes.response_bytes.get(),
         });
         match end {
             End::Responded { reusable: true, .. } => Next::Request,
@@ -253,16 +271,13 @@ impl Context<'_> {
     }
 
     /// Sends a request to an endpoint that speaks HTTP/2.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a request that was decided on")]
     async fn translate(
         &self,
         client: &mut TcpStream,
         read: &mut Buffer,
         head: &[u8],
         info: Info,
-        cluster: &Cluster,
-        decision: &Decision<'_>,
-        started: Instant,
+        terms: &Terms<'_>,
     ) -> End {
         let Info { framing, version, keep_alive, .. } = info;
         let client = translate::http1::Client { stream: client, read, framing, version, keep_alive };
@@ -278,7 +293,7 @@ impl Context<'_> {
             http2: true,
             // They are in the head already.
             request_headers: decide::no_change(),
-            terms: decision.terms(cluster, self.destination, self.direction, started),
+            terms: *terms,
         };
         let (outcome, reusable) = translate::http1::run(client, &plan, self.worker).await;
         head.give_back();
@@ -301,9 +316,14 @@ impl Context<'_> {
             direction,
             service: &destination.now().cluster.service,
             route: "",
+            method: Method::Unknown,
             status: cause.status().0,
+            grpc: GrpcStatus::None,
+            peer: telemetry::peer(direction),
             cause: Some(cause.name()),
             took: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
         });
         if answer(&mut client, cause, &detail, Persistence::Close, false).await.is_ok() {
             close(client).await;
@@ -327,6 +347,7 @@ struct Info {
     upgrade: bool,
     expects_continue: bool,
     idempotent: bool,
+    method: Method,
 }
 
 /// Reads the head at the front of `read`, decides where the request goes, and writes to `out` what is sent there.
@@ -362,6 +383,7 @@ fn decide<'a>(
         upgrade: head.upgrade,
         expects_continue: head.expects_continue,
         idempotent: is_idempotent(head.method),
+        method: Method::of(head.method),
     };
     read.consume(length);
     Ok((info, decision))

@@ -19,6 +19,7 @@ use crate::{
     message::is_idempotent,
     retry::{self, Failure, Replay},
     serve::attempts,
+    telemetry::GrpcStatus,
     worker::Worker,
 };
 
@@ -96,7 +97,7 @@ impl Attempt<'_> {
             Body::Whole(content, trailers) => content.is_empty() && trailers.is_none(),
             Body::Streaming(_) => false,
         };
-        let opened = upstream::open(self.plan, self.to.endpoint.address, end, self.worker).await;
+        let opened = upstream::open(self.plan, self.to.endpoint, end, self.worker).await;
         match opened.map_err(|error| self.connect_failed(&error))? {
             Opened::Http2(stream, reused) => {
                 self.talk(
@@ -185,6 +186,10 @@ impl Attempt<'_> {
         to: &mut impl Sender,
         progress: &Progress,
     ) -> Result<(), Side> {
+        if let Body::Whole(content, _) = body {
+            // Not added to: an attempt before this one may have sent it too.
+            self.plan.terms.notes.request_bytes.set(content.len() as u64);
+        }
         match body {
             Body::Whole(content, None) => to.content(content, true).await.map_err(|_| Side::Endpoint),
             Body::Whole(content, Some(trailers)) => {
@@ -194,7 +199,7 @@ impl Attempt<'_> {
             Body::Streaming(client) => {
                 let mut space = buffer::take();
                 let waits = (Some(&progress.reads_client), None);
-                let result = forward(*client, to, &mut space, progress, waits).await;
+                let result = forward(*client, to, &mut space, progress, waits, self.plan.terms.notes).await;
                 buffer::give_back(space);
                 result.map_err(|side| match side {
                     Transfer::From => Side::Client,
@@ -249,8 +254,13 @@ impl Attempt<'_> {
         progress: &Progress,
     ) -> Result<u16, Stop> {
         let status = head.status();
+        let notes = self.plan.terms.notes;
+        notes.responds();
         progress.forwarded.set(Some(status));
         let end = from.is_ended();
+        if end && let Some(code) = head.value(b"grpc-status") {
+            notes.grpc.set(GrpcStatus::of(code));
+        }
         let changes = self.plan.terms.final_headers(self.to.endpoint);
         let sent = reply.head(&head, end, &changes, self.plan.terms.trusts_endpoint()).await;
         head.give_back();
@@ -260,7 +270,7 @@ impl Attempt<'_> {
         }
         let mut space = buffer::take();
         let waits = (None, Some(&progress.writes_client));
-        let result = forward(from, reply, &mut space, progress, waits).await;
+        let result = forward(from, reply, &mut space, progress, waits, notes).await;
         buffer::give_back(space);
         result.map(|()| status).map_err(|_| Stop::Broken)
     }

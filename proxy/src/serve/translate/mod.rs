@@ -30,6 +30,7 @@ use crate::{
     },
     retry::Replay,
     serve::attempts::{Attempts, Terms},
+    telemetry::{GrpcStatus, Notes},
     worker::Worker,
 };
 use attempt::{Attempt, Failed};
@@ -141,7 +142,7 @@ pub async fn run(
                 Ok(outcome) => return outcome,
                 Err(failed) => failed,
             };
-        if !attempts.again(&to, failure, reused, Replay { idempotent, complete: !taken }) {
+        if !attempts.again(&to, (failure, cause), reused, Replay { idempotent, complete: !taken }) {
             return Outcome::Failed(cause, detail);
         }
     }
@@ -188,6 +189,7 @@ async fn forward(
     space: &mut Vec<u8>,
     progress: &Progress,
     (from_waits, to_waits): (Option<&Cell<bool>>, Option<&Cell<bool>>),
+    notes: &Notes,
 ) -> Result<(), Transfer> {
     let note = |cell: Option<&Cell<bool>>, waits| {
         if let Some(cell) = cell {
@@ -202,6 +204,10 @@ async fn forward(
         note(to_waits, true);
         if from_waits.is_some() {
             progress.taken.set(true);
+        } else if let Piece::Trailers(trailers) = &piece
+            && let Some(code) = trailers.value(b"grpc-status")
+        {
+            notes.grpc.set(GrpcStatus::of(code));
         }
         progress.moved.set(true);
         let (sent, last) = match piece {
@@ -214,6 +220,11 @@ async fn forward(
             }
         };
         sent.map_err(|_| Transfer::To)?;
+        if from_waits.is_some() {
+            notes.sent(space.len());
+        } else {
+            notes.received(space.len());
+        }
         note(to_waits, false);
         progress.moved.set(true);
         if last {

@@ -1,15 +1,17 @@
 //! The endpoint's side: a stream of an HTTP/2 connection, or an HTTP/1 connection of its own.
 
-use std::{io, net::SocketAddr, rc::Rc};
+use std::{io, rc::Rc};
 
 use super::{Plan, Receiver, fields, http1};
 use crate::{
+    balance::Endpoint,
     http2::{
         fields::Fields,
         stream::{Piece, Stream},
         streams::Ended,
     },
     message::is_idempotent,
+    telemetry::Use,
     worker::Worker,
 };
 
@@ -31,7 +33,7 @@ pub(super) enum Opened {
 /// Sends the head of a request to an endpoint.
 pub(super) async fn open(
     plan: &Plan<'_>,
-    endpoint: SocketAddr,
+    endpoint: &Endpoint,
     end: bool,
     worker: &Rc<Worker>,
 ) -> io::Result<Opened> {
@@ -41,11 +43,14 @@ pub(super) async fn open(
         return Ok(Opened::Http1(Box::new(http1::Upstream::new(stream, plan, end).await?), !is_new));
     }
     loop {
-        let (connection, is_new) =
-            worker.upstreams(plan.terms.direction).connection(endpoint, worker.http2_settings()).await?;
+        let direction = plan.terms.direction;
+        let count = |r#use| worker.recorder.pool(direction, true, r#use);
+        let connection = worker.upstreams(direction).connection(endpoint, worker.http2_settings()).await;
+        let (connection, is_new) = connection.inspect_err(|_| count(Use::Failed))?;
         let bodiless = plan.head.method() == "HEAD";
         let head = |each: fields::Each<'_>| fields::request(plan.head, plan.request_headers, each);
         if let Some(stream) = connection.open(bodiless, end, head) {
+            count(if is_new { Use::New } else { Use::Reused });
             return Ok(Opened::Http2(stream, !is_new));
         }
     }

@@ -77,8 +77,7 @@ impl<'a> Attempt<'a> {
         request: &mut Outgoing,
     ) -> Result<End, (Failed, bool)> {
         let repeatable = self.plan.idempotent && request.buffered.is_some();
-        let connected =
-            self.worker.connection(self.plan.terms.direction, self.to.endpoint.address, repeatable).await;
+        let connected = self.worker.connection(self.plan.terms.direction, self.to.endpoint, repeatable).await;
         let (mut upstream, is_new) = match connected {
             Ok(connection) => connection,
             Err(error) => return Err((self.connect_failed(&error), false)),
@@ -126,12 +125,17 @@ impl<'a> Attempt<'a> {
         // Ends only when there is no sense in going on.
         let mut sending = pin!(async {
             let sent = match buffered {
-                Some(length) => write_both(&mut upstream_write, self.plan.head, &read.data()[..length])
-                    .await
-                    .map_err(|_| SendError::Upstream),
+                Some(length) => {
+                    // Not added to: an attempt before this one may have sent it too.
+                    self.plan.terms.notes.request_bytes.set(length as u64);
+                    write_both(&mut upstream_write, self.plan.head, &read.data()[..length])
+                        .await
+                        .map_err(|_| SendError::Upstream)
+                }
                 None => match write_both(&mut upstream_write, self.plan.head, &[]).await {
                     Ok(()) => {
-                        stream_body(request, read, &mut client_read, &mut upstream_write, progress).await
+                        let to = (&mut upstream_write, self.plan.terms.notes);
+                        stream_body(request, read, &mut client_read, to, progress).await
                     }
                     Err(_) => Err(SendError::Upstream),
                 },

@@ -78,7 +78,7 @@ pub(super) async fn run(
             Err(failed) => failed,
         };
         let replay = request.replay(plan.idempotent);
-        if !attempts.again(&to, error.failure, reused, replay) {
+        if !attempts.again(&to, (error.failure, error.cause), reused, replay) {
             return End::Failed { cause: error.cause, detail: error.detail, untouched: replay.complete };
         }
     }

@@ -124,6 +124,7 @@ impl Attempt<'_> {
             Cow::Borrowed(plan.terms.response_headers)
         };
         rewrite::response(out, &head, &changes, persistence, trusted, self.dechunks(head.framing));
+        plan.terms.notes.responds();
         let framing = head.framing;
         let received =
             Received { status: head.status, upstream_reusable: head.keep_alive, client_reusable, tunnel };
@@ -188,6 +189,7 @@ impl Attempt<'_> {
             }
             self.forwarded.set(Some(status));
             self.write(client, out, direct).await?;
+            self.plan.terms.notes.received(used);
             out.clear();
             response.consume(used);
             if body.is_done() {

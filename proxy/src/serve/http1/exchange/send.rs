@@ -11,6 +11,7 @@ use crate::{
     buffer::Buffer,
     http1::body::{Body, BodyError, Framing},
     retry::Replay,
+    telemetry::Notes,
 };
 
 /// The request's body. As long as all of it lies in the client's buffer, nothing of that is used up and the
@@ -88,7 +89,7 @@ pub(super) async fn stream_body(
     request: &mut Outgoing,
     read: &mut Buffer,
     client: &mut ReadHalf<'_>,
-    upstream: &mut WriteHalf<'_>,
+    (upstream, notes): (&mut WriteHalf<'_>, &Notes),
     progress: &Progress,
 ) -> Result<(), SendError> {
     request.streamed = true;
@@ -99,6 +100,7 @@ pub(super) async fn stream_body(
             progress.begun.set(true);
             upstream.write_all(&read.data()[..used]).await.map_err(|_| SendError::Upstream)?;
             progress.moved.set(true);
+            notes.sent(used);
             read.consume(used);
         }
         if body.is_done() {
