@@ -211,6 +211,11 @@ impl Balancer {
 
 impl Tier {
     fn pick(&self, request: &Request<'_>, mut random: impl FnMut(usize) -> usize) -> Option<&Arc<Endpoint>> {
+        if let [only] = &*self.groups
+            && request.tried.is_empty()
+        {
+            return only.pick(request, random).map(|seat| &seat.endpoint);
+        }
         let wider = self.groups.iter().skip(1).map(Some).chain([None]);
         for (group, wider) in self.groups.iter().zip(wider) {
             let Some(seat) = group.pick(request, &mut random) else { continue };

@@ -39,6 +39,8 @@ pub(super) struct Group {
     slow_start: Duration,
     /// Until when one of them has not its full share.
     starting: Option<Instant>,
+    /// All have the same share, and always had.
+    is_plain: bool,
     order: Order,
 }
 
@@ -89,12 +91,14 @@ impl Group {
             }
         };
         let latest = seats.iter().filter_map(|seat| seat.since).max();
+        let shares = Shares::new(&weights);
+        let starting =
+            latest.and_then(|since| since.checked_add(slow_start)).filter(|_| !slow_start.is_zero());
         Self {
-            shares: Shares::new(&weights),
+            is_plain: shares.are_equal() && starting.is_none(),
+            shares,
             mean: weights.iter().map(|&weight| f64::from(weight)).sum::<f64>() / weights.len().max(1) as f64,
-            starting: latest
-                .and_then(|since| since.checked_add(slow_start))
-                .filter(|_| !slow_start.is_zero()),
+            starting,
             seats: seats.into(),
             slow_start,
             order,
@@ -152,8 +156,11 @@ impl Group {
         request: &Request<'_>,
         mut random: impl FnMut(usize) -> usize,
     ) -> Option<usize> {
-        let equal = self.shares.are_equal() && !self.is_starting(request.now);
-        let (first, second) = if equal && request.tried.is_empty() && self.seats.len() > 1 {
+        if self.seats.len() == 1 {
+            return self.is_usable(0, request).then_some(0);
+        }
+        let equal = self.is_plain || (self.shares.are_equal() && !self.is_starting(request.now));
+        let (first, second) = if equal && request.tried.is_empty() && !self.seats.is_empty() {
             let first = random(self.seats.len());
             let mut second = random(self.seats.len() - 1);
             // Without this shift the two could be the same one.
@@ -179,7 +186,8 @@ impl Group {
 
     /// `seat` may be one of another group: its weight is compared with the mean of this one.
     fn cost(&self, measure: Measure, seat: &Seat, now: Instant) -> f64 {
-        let scale = self.mean / (f64::from(seat.weight) * self.share(seat, now));
+        let scale =
+            if self.is_plain { 1.0 } else { self.mean / (f64::from(seat.weight) * self.share(seat, now)) };
         match measure {
             Measure::PeakEwma => seat.endpoint.load.scaled_cost(scale, now),
             Measure::LeastRequest => least_request::cost(seat.endpoint.load.pending(), scale),

@@ -63,7 +63,11 @@ impl Table {
                 }
                 turn.taken += 1.0;
                 while slots[turn.slot as usize] != FREE {
-                    turn.slot = (turn.slot + turn.skip) % size;
+                    // Both are under the size: that is the remainder without a division.
+                    turn.slot += turn.skip;
+                    if turn.slot >= size {
+                        turn.slot -= size;
+                    }
                 }
                 slots[turn.slot as usize] = u16::try_from(index).unwrap_or_default();
                 left -= 1;
