@@ -223,8 +223,11 @@ impl World {
         touched.all
             || touched.namespaces.contains(&name.namespace)
             || touched.services.contains(name)
-            || (!touched.services.is_empty()
-                && self.backends(name).any(|backend| touched.services.contains(&backend)))
+            || (!touched.is_empty()
+                && self.backends(name).any(|backend| {
+                    // A backend in another namespace is balanced as that namespace says.
+                    touched.services.contains(&backend) || touched.namespaces.contains(&backend.namespace)
+                }))
     }
 
     /// Forgets what is not needed any more.
@@ -234,5 +237,29 @@ impl World {
         self.shards.retain(|namespace, _| needs.namespaces.contains(namespace));
         self.seen_config.retain(|namespace| needs.namespaces.contains(namespace));
         self.meshes.retain(|namespace, _| needs.namespaces.contains(namespace));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrule_config::{Backend, Rule};
+
+    use super::*;
+
+    #[test]
+    fn the_configuration_of_a_backend_s_namespace_concerns_whoever_sends_there() {
+        let name = |namespace: &str, name: &str| Name { namespace: namespace.into(), name: name.into() };
+        let backend = Backend { namespace: "pay".into(), name: "bank".into(), port: Some(80), weight: 1 };
+        let cart = ferrule_config::Service {
+            rules: vec![Rule { backends: vec![backend], ..Rule::default() }],
+            ..ferrule_config::Service::default()
+        };
+        let mut world = World::new(Locality::default());
+        let shop = Mesh { services: [("cart".to_owned(), cart)].into(), ..Mesh::default() };
+        world.meshes.insert("shop".into(), shop);
+        let pay = Touched { namespaces: ["pay".to_owned()].into(), ..Touched::default() };
+        assert!(world.concerns(&pay, &name("shop", "cart")));
+        assert!(!world.concerns(&pay, &name("shop", "reviews")));
+        assert!(!world.concerns(&Touched::default(), &name("shop", "cart")));
     }
 }
