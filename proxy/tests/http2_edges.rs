@@ -77,6 +77,27 @@ async fn no_content_has_no_length_whatever_the_client_speaks() {
     assert_eq!(response.field("content-length"), "");
 }
 
+/// As between two that speak HTTP/1: while nothing of a response was forwarded, the client is told.
+#[tokio::test]
+async fn malformed_chunks_for_an_http2_endpoint_are_answered_with_400() {
+    let endpoint = Endpoint::named("app").await;
+    let world = World::new();
+    world.service_speaking("cart", &[endpoint.address], Some("kubernetes.io/h2c"));
+    let proxy = world.proxy_with(&["cart"], &[], &[]).await;
+    for body in [
+        "3\r\nabc\r\nzz\r\n",
+        "zz\r\n",
+        "3\r\nabc\r\n0\r\nno colon\r\n\r\n",
+        "3\r\nabc\r\n0\r\nhost: a\r\n\r\n",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: cart\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        let response = talk(proxy.listeners[0], &request).await;
+        let expected = "HTTP/1.1 400 Bad Request\r\nferrule-error: bad-request\r\n";
+        assert!(response.starts_with(expected), "{body:?}: {response}");
+    }
+    assert!(talk(proxy.listeners[0], &get("/", "Connection: close\r\n")).await.starts_with("HTTP/1.1 200"));
+}
+
 /// RFC 9113 §6.3 asks for a stream error, §6.4 forbids one where the stream is idle.
 #[tokio::test]
 async fn a_wrong_priority_costs_its_stream_and_where_there_is_none_the_connection() {

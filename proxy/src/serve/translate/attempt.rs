@@ -6,7 +6,7 @@ use ferrule_config::names::ERROR_HEADER;
 use futures::future::{Either, select};
 
 use super::{
-    Body, Outcome, Plan, Receiver, Responder, Sender, Transfer, forward,
+    Body, MALFORMED, Outcome, Plan, Receiver, Responder, Sender, Transfer, forward,
     stall::{Progress, stalled},
     upstream::{self, Opened},
 };
@@ -155,7 +155,10 @@ impl Attempt<'_> {
                 result = &mut sending, if !sent => match result {
                     // An endpoint that takes no more may still have responded.
                     Ok(()) | Err(Side::Endpoint) => { sent = true; continue }
-                    Err(Side::Client) => return Err(Stop::Broken),
+                    Err(Side::Client(Ended::Faulty)) => {
+                        return Err(self.failed(Failure::Final, Cause::BadRequest, MALFORMED.to_owned()));
+                    }
+                    Err(Side::Client(_)) => return Err(Stop::Broken),
                 },
                 () = left.as_mut() => return Err(Stop::Broken),
             };
@@ -173,7 +176,7 @@ impl Attempt<'_> {
                 status = &mut receiving => return status,
                 result = &mut sending, if !sent => match result {
                     Ok(()) | Err(Side::Endpoint) => sent = true,
-                    Err(Side::Client) => return Err(Stop::Broken),
+                    Err(Side::Client(_)) => return Err(Stop::Broken),
                 },
                 () = left.as_mut() => return Err(Stop::Broken),
             }
@@ -202,7 +205,7 @@ impl Attempt<'_> {
                 let result = forward(*client, to, &mut space, progress, waits, self.plan.terms.notes).await;
                 buffer::give_back(space);
                 result.map_err(|side| match side {
-                    Transfer::From => Side::Client,
+                    Transfer::From(ended) => Side::Client(ended),
                     Transfer::To => Side::Endpoint,
                 })
             }
@@ -328,6 +331,6 @@ impl Attempt<'_> {
 }
 
 enum Side {
-    Client,
+    Client(Ended),
     Endpoint,
 }

@@ -39,6 +39,9 @@ use stall::Progress;
 /// A request body is kept for another attempt up to this size, in bytes (Linkerd's limit).
 const MOST_REPLAYED: usize = 64 * 1024;
 
+/// What a client is told whose request goes wrong after its head.
+const MALFORMED: &str = "the request's chunks or trailers are malformed";
+
 /// Where content and trailers come from.
 pub trait Receiver {
     /// Appends content to `into`, or tells how the message ends.
@@ -126,6 +129,7 @@ pub async fn run(
     let mut attempts = Attempts::begin(&plan.terms, worker);
     let mut body = match collect(client, whole, plan).await {
         Ok(body) => body,
+        Err(Ended::Faulty) => return Outcome::Failed(Cause::BadRequest, MALFORMED.to_owned()),
         Err(ended) => {
             tracing::debug!(?ended, "the client broke off its request");
             return Outcome::Broken(None);
@@ -177,7 +181,7 @@ pub fn is_whole(stream: &Stream) -> bool {
 
 /// Which side of a transfer failed.
 enum Transfer {
-    From,
+    From(Ended),
     To,
 }
 
@@ -199,7 +203,7 @@ async fn forward(
     loop {
         space.clear();
         note(from_waits, true);
-        let piece = from.piece(space).await.map_err(|_| Transfer::From)?;
+        let piece = from.piece(space).await.map_err(Transfer::From)?;
         note(from_waits, false);
         note(to_waits, true);
         if from_waits.is_some() {
