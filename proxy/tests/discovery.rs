@@ -70,6 +70,9 @@ impl Proxy {
         let mut seen = Vec::new();
         for _ in 0..500 {
             seen = self.watches().await;
+            seen.sort_unstable();
+            let mut expected = expected.to_vec();
+            expected.sort_unstable();
             if seen == expected {
                 return;
             }
@@ -208,6 +211,25 @@ async fn nothing_is_lost_while_watches_are_joined() {
     for (index, destination) in held.iter().enumerate() {
         until_endpoints_are(destination, &[&format!("10.1.{}.59", index + 1)]).await;
     }
+}
+
+#[tokio::test]
+async fn a_watch_that_was_behind_loses_nothing_when_it_is_joined() {
+    let server = shop().await;
+    let proxy = Proxy::start(&server, times());
+    let behind = proxy.service("10.0.0.1").await;
+    eventually("watches are open", || server.open_watches() == 3).await;
+    server.mute(true);
+    server.endpoints("shop", "a", &["10.1.1.2"]);
+    // The list of this one is newer than what the other one's watch was told.
+    let ahead = proxy.service("10.0.0.2").await;
+    let expected =
+        ["configmap shop/ferrule", "service shop/a", "service shop/b", "endpointslices of shop/a,b"];
+    proxy.until_watches_are(&expected).await;
+    assert_eq!(endpoints(&behind), ["10.1.1.1"]);
+    server.mute(false);
+    until_endpoints_are(&behind, &["10.1.1.2"]).await;
+    assert_eq!(endpoints(&ahead), ["10.1.2.1"]);
 }
 
 #[tokio::test]

@@ -29,8 +29,9 @@ const UNKNOWN_FOR: Duration = Duration::from_millis(500);
 const GONE_AFTER: Duration = Duration::from_secs(10);
 /// News that are taken in together, before snapshots are made.
 const BATCH: usize = 64;
-/// Longest time between two looks for what is idle.
+/// Longest and shortest time between two looks for what is idle.
 const SWEEP: Duration = Duration::from_secs(15);
+const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
 
 /// Where news comes from.
 pub(super) enum Origin {
@@ -98,7 +99,7 @@ impl Keeper {
         mut changes: mpsc::Receiver<Change>,
     ) {
         let (answers, mut answered) = mpsc::channel::<Answer>(256);
-        let mut sweep = tokio::time::interval((self.idle / 4).min(SWEEP));
+        let mut sweep = tokio::time::interval((self.idle / 4).clamp(SHORTEST_SWEEP, SWEEP));
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
