@@ -66,6 +66,8 @@ images: ## Images of operator and proxy as tars, without a container engine.
 e2e-images: images
 	images/pack.sh --name ferrule/e2e:$(TAG) --out $(IMAGES)/e2e.tar \
 	  --bin $(STATIC)/testserver --bin $(STATIC)/testclient --user 65532:65532
+	e2e/images/database.sh ferrule/e2e-database:$(TAG) $(IMAGES)/e2e-database.tar
+	e2e/images/talk.sh ferrule/e2e-talk:$(TAG) $(IMAGES)/e2e-talk.tar
 
 cluster: ## A real Kubernetes node on this machine (NODES=2 for two).
 	e2e/cluster/up.sh

@@ -4,11 +4,14 @@
 # engine. Equal input gives an equal tar, byte for byte.
 #
 # usage: pack.sh --name NAME:TAG --out FILE --bin SOURCE[:DEST]…
-#                [--file SOURCE:DEST]… [--entrypoint WORD]… [--cmd WORD]…
+#                [--tree FOLDER]… [--file SOURCE:DEST]…
+#                [--entrypoint WORD]… [--cmd WORD]…
 #                [--user UID[:GID]] [--label KEY=VALUE]…
 #
-# DEST is absolute and defaults to /<name of the binary>. SOURCE_DATE_EPOCH sets
-# the image's date, 0 by default.
+# DEST is absolute and defaults to /<name of the binary>. A tree is a root file
+# system, for programs that need a loader and libraries; at least one binary must
+# be static all the same, and tells the machine that the image is for.
+# SOURCE_DATE_EPOCH sets the image's date, 0 by default.
 set -euo pipefail
 
 readonly elf_interpreter=3 # PT_INTERP
@@ -36,6 +39,7 @@ parse() {
       --user) user=$2 ;;
       --bin) add_binary "$2" ;;
       --file) add_file "$2" ;;
+      --tree) add_tree "$2" ;;
       --entrypoint) entrypoint=$(jq -c --arg word "$2" '. + [$word]' <<<"$entrypoint") ;;
       --cmd) cmd=$(jq -c --arg word "$2" '. + [$word]' <<<"$cmd") ;;
       --label)
@@ -62,6 +66,11 @@ add_binary() {
 add_file() {
   [[ $1 == *:* ]] || fail "--file $1: want SOURCE:DEST"
   put "${1%%:*}" "${1#*:}" 0644
+}
+
+add_tree() {
+  [[ -d $1 ]] || fail "$1: no such folder"
+  cp -a "$1/." "$work/root"
 }
 
 put() {

@@ -11,8 +11,23 @@ network() {
   # Nothing answers there, but an address without a route is refused before
   # kube-proxy's rules see the packet.
   default_route 1 "$machine_v4" "$machine_v6"
+  outside
 
   [[ $nodes -lt 2 ]] || second_node
+}
+
+# The machine has no route to the pods, and is to get none: to it they speak with
+# their node's address.
+outside() {
+  in_network 1 nft -f - <<EOF
+table inet outside {
+  chain postrouting {
+    type nat hook postrouting priority srcnat
+    oifname eth0 ip saddr $pods_v4 ip daddr $machine_v4 masquerade
+    oifname eth0 ip6 saddr $pods_v6 ip6 daddr $machine_v6 masquerade
+  }
+}
+EOF
 }
 
 second_node() {

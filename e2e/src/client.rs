@@ -1,23 +1,21 @@
 //! `testclient` in a pod, run through `kubectl exec`.
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Child, ChildStdin, Stdio},
-    sync::{Arc, Mutex},
-    thread::{self, JoinHandle},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    exec::{Exec, parse},
     namespace::Namespace,
     wait::eventually,
-    workload::report::{Echo, Response, Summary, TcpReport, Transition},
+    workload::report::{DatagramReport, Echo, LinesReport, Response, Summary, TcpReport, Transition},
 };
 
-const STOP_LIMIT: Duration = Duration::from_secs(30);
+const CONTAINER: &str = "client";
 
 /// A pod with a container `client`.
 #[derive(Clone, Debug)]
@@ -89,67 +87,60 @@ impl Client {
         self.start("watch-split", url, rate, options)
     }
 
+    /// Keeps TCP connections that say lines until the options' end, and tells how they fared.
+    ///
+    /// # Errors
+    /// When the client fails; lost connections are in the report.
+    pub fn lines(&self, host: &str, port: u16, options: &[&str]) -> Result<LinesReport> {
+        self.run(&[&["lines", host, &port.to_string()], options].concat())
+    }
+
+    /// Starts to keep TCP connections that say lines.
+    ///
+    /// # Errors
+    /// When kubectl can't be started.
+    pub fn start_lines(&self, host: &str, port: u16, options: &[&str]) -> Result<Exec> {
+        let port = port.to_string();
+        let fixed = ["/testclient", "lines", host, &port, "--until-stdin-ends"];
+        Exec::start(&self.namespace, &self.pod, CONTAINER, &[&fixed, options].concat())
+    }
+
+    /// Sends a datagram, to a UDP port or as ICMP echo request, and gives what came back.
+    ///
+    /// # Errors
+    /// When nothing does.
+    pub fn datagram(&self, host: &str, port: Option<u16>, text: &str) -> Result<DatagramReport> {
+        let port = port.map(|port| port.to_string());
+        let port: Vec<&str> = port.iter().map(String::as_str).collect();
+        self.run(&[&["datagram", "--send", text, host], port.as_slice()].concat())
+    }
+
+    /// All addresses of a name, as the pod sees them; IPv4 first.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
+        self.run(&["resolve", host])
+    }
+
     fn run<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
-        let exec = [&["exec", &self.pod, "-c", "client", "--", "/testclient"], arguments].concat();
-        let output = self.namespace.kubectl(&exec)?;
+        let exec = [&["exec", &self.pod, "-c", CONTAINER, "--", "/testclient"], arguments].concat();
+        // Longer than the longest that a program is told to run.
+        let output = self.namespace.kubectl_within(Duration::from_secs(120), &exec)?;
         parse(output.lines().last().unwrap_or_default())
     }
 
     fn start(&self, mode: &str, url: &str, rate: u32, options: &[&str]) -> Result<Load> {
         let rate_text = rate.to_string();
-        let fixed = [
-            "--namespace",
-            self.namespace.name(),
-            "exec",
-            "-i",
-            &self.pod,
-            "-c",
-            "client",
-            "--",
-            "/testclient",
-            mode,
-            url,
-            "--until-stdin-ends",
-            "--rate",
-            &rate_text,
-        ];
-        let mut command = self.namespace.cluster().kubectl_command(&[&fixed, options].concat());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context("starting kubectl exec")?;
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let stdout = child.stdout.take().context("standard output is piped")?;
-        let mut stderr = child.stderr.take().context("standard error is piped")?;
-        let sink = Arc::clone(&lines);
-        let reader = thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
-            }
-        });
-        let complaints = thread::spawn(move || {
-            let mut text = String::new();
-            // What came in before an error is still worth showing.
-            let _ = stderr.read_to_string(&mut text);
-            text
-        });
-        Ok(Load {
-            stdin: child.stdin.take(),
-            child,
-            lines,
-            reader: Some(reader),
-            complaints: Some(complaints),
-            started: Instant::now(),
-            rate,
-        })
+        let fixed = ["/testclient", mode, url, "--until-stdin-ends", "--rate", &rate_text];
+        let exec = Exec::start(&self.namespace, &self.pod, CONTAINER, &[&fixed, options].concat())?;
+        Ok(Load { exec, started: Instant::now(), rate })
     }
 }
 
 /// A load that runs until it is stopped.
 pub struct Load {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    lines: Arc<Mutex<Vec<String>>>,
-    reader: Option<JoinHandle<()>>,
-    complaints: Option<JoinHandle<String>>,
+    exec: Exec,
     started: Instant,
     rate: u32,
 }
@@ -158,8 +149,7 @@ impl Load {
     /// Transitions seen so far, by `watch-split`.
     #[must_use]
     pub fn transitions(&self) -> Vec<Transition> {
-        let lines = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.exec.printed()
     }
 
     /// Waits for the first response, as `watch-split` tells it.
@@ -177,18 +167,9 @@ impl Load {
     ///
     /// # Errors
     /// When the client fails, or sent less than half of what it was told to.
-    pub fn stop(mut self) -> Result<Summary> {
+    pub fn stop(self) -> Result<Summary> {
         let elapsed = self.started.elapsed();
-        drop(self.stdin.take());
-        let ended = eventually("end of the load", STOP_LIMIT, || match self.child.try_wait()? {
-            Some(status) => Ok(status),
-            None => bail!("kubectl exec still runs"),
-        })?;
-        join(self.reader.take());
-        let complaints = self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        ensure!(ended.success(), "testclient failed: {complaints}");
-        let lines = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let summary: Summary = parse(lines.last().map_or("", String::as_str))?;
+        let summary: Summary = self.exec.stop()?;
         let expected = elapsed.as_secs_f64() * f64::from(self.rate) / 2.0;
         #[allow(clippy::cast_precision_loss, reason = "requests of a test")]
         let sent = summary.requests as f64;
@@ -197,23 +178,22 @@ impl Load {
     }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
-        // Already ended unless the test failed on its way to `stop`; then there is nothing more to tell.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl LinesReport {
+    /// Refuses a report with lost connections, or with none at all.
+    ///
+    /// # Errors
+    /// The failures.
+    pub fn expect_no_failure(&self) -> Result<()> {
+        ensure!(self.opened > 0 && self.lines > 0, "no connection was opened: {self:#?}");
+        let first: Vec<_> = self.failures.iter().take(3).collect();
+        ensure!(
+            self.failed == 0,
+            "{} of {} connections were lost, first {first:#?}",
+            self.failed,
+            self.opened
+        );
+        Ok(())
     }
-}
-
-fn join(thread: Option<JoinHandle<()>>) {
-    if let Some(thread) = thread {
-        // A reader does not panic.
-        let _ = thread.join();
-    }
-}
-
-fn parse<T: DeserializeOwned>(line: &str) -> Result<T> {
-    serde_json::from_str(line).with_context(|| format!("testclient printed {line:?}"))
 }
 
 impl Summary {

@@ -11,6 +11,7 @@ pub mod client;
 pub mod cluster;
 pub mod command;
 pub mod diagnosis;
+pub mod exec;
 pub mod install;
 pub mod memory;
 pub mod metrics;

@@ -58,7 +58,16 @@ impl Namespace {
         self.cluster.kubectl(&self.with_namespace(arguments))
     }
 
-    /// Applies a manifest in which `${IMAGE}` stands for the image of the test programs.
+    /// As [`Namespace::kubectl`], for a program in a pod that takes longer than a minute.
+    ///
+    /// # Errors
+    /// When it fails, or takes longer than the limit.
+    pub fn kubectl_within(&self, limit: Duration, arguments: &[&str]) -> Result<String> {
+        self.cluster.kubectl_call(&self.with_namespace(arguments)).limit(limit).run()
+    }
+
+    /// Applies a manifest in which `${IMAGE}` stands for the image of the test programs, `${DATABASE_IMAGE}` and
+    /// `${TALK_IMAGE}` for those of `e2e/images`, and `${NAMESPACE}` for the namespace.
     ///
     /// # Errors
     /// When the API server refuses it.
@@ -73,8 +82,13 @@ impl Namespace {
     /// # Errors
     /// When kubectl can't be started or hangs.
     pub fn try_apply(&self, manifest: &str) -> Result<Finished> {
-        let image = format!("{}:{}", self.cluster.image("e2e"), env!("CARGO_PKG_VERSION"));
-        let manifest = manifest.replace("${IMAGE}", &image);
+        let mut manifest = manifest.replace("${NAMESPACE}", &self.name);
+        for (variable, name) in
+            [("${IMAGE}", "e2e"), ("${DATABASE_IMAGE}", "e2e-database"), ("${TALK_IMAGE}", "e2e-talk")]
+        {
+            let image = format!("{}:{}", self.cluster.image(name), env!("CARGO_PKG_VERSION"));
+            manifest = manifest.replace(variable, &image);
+        }
         self.cluster.try_kubectl(&self.with_namespace(&["apply", "-f", "-"]), &manifest)
     }
 
@@ -95,12 +109,12 @@ impl Namespace {
         self.cluster.get(&self.with_namespace(arguments))
     }
 
-    /// Waits until the roll-outs of all deployments are done and their old pods are gone.
+    /// Waits until the roll-outs of all Deployments and StatefulSets are done and their old pods are gone.
     ///
     /// # Errors
     /// When they are not within a minute.
     pub fn wait_for_rollouts(&self) -> Result<()> {
-        let deployments = self.kubectl(&["get", "deployments", "-o", "name"])?;
+        let deployments = self.kubectl(&["get", "deployments,statefulsets", "-o", "name"])?;
         for deployment in deployments.lines() {
             self.kubectl(&["rollout", "status", "--timeout=50s", deployment])?;
         }
@@ -174,6 +188,25 @@ impl Namespace {
     /// When it does not answer.
     pub fn metrics(&self, pod: &str) -> Result<Metrics> {
         Metrics::parse(&self.admin(pod, "/metrics")?)
+    }
+
+    /// Resident memory of a sidecar in bytes, as its kubelet tells it; `None` where it does not.
+    ///
+    /// # Errors
+    /// Those of kubectl.
+    pub fn sidecar_memory(&self, pod: &str) -> Result<Option<u64>> {
+        let found = self.get(&["pod", pod])?;
+        let node = found["spec"]["nodeName"].as_str().context("a pod that runs has a node")?;
+        let summary =
+            self.cluster.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/stats/summary")])?;
+        let summary: Value = serde_json::from_str(&summary).context("the kubelet's summary is JSON")?;
+        let pods = summary["pods"].as_array().map_or(&[][..], Vec::as_slice);
+        let of_pod = pods
+            .iter()
+            .find(|each| each["podRef"]["name"] == pod && each["podRef"]["namespace"] == self.name.as_str());
+        let containers = of_pod.and_then(|pod| pod["containers"].as_array()).map_or(&[][..], Vec::as_slice);
+        let sidecar = containers.iter().find(|container| container["name"] == PROXY_CONTAINER);
+        Ok(sidecar.and_then(|sidecar| sidecar["memory"]["rssBytes"].as_u64()))
     }
 
     /// Log of a sidecar.

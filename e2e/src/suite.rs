@@ -1,4 +1,4 @@
-//! Runs the tests of one group in order, each with a scene of its own, and tells what happened when one fails.
+//! Runs the tests of one group, each with a scene of its own, and tells what happened when one fails.
 
 use std::{
     env,
@@ -26,9 +26,16 @@ pub fn note(text: &str) {
     println!("\n    {text}");
 }
 
-/// Runs a group; without `FERRULE_E2E` in the environment it only says so, for there may be no cluster.
+/// Runs a group one test after another, for tests that change the one installation or take a part of it away;
+/// without `FERRULE_E2E` in the environment it only says so, for there may be no cluster.
 #[must_use]
 pub fn run(group: &str, tests: &[Test]) -> ExitCode {
+    run_with(1, group, tests)
+}
+
+/// As [`run`], with so many tests at a time: for tests that have namespaces of their own and share none.
+#[must_use]
+pub fn run_with(threads: usize, group: &str, tests: &[Test]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     if env::var_os("FERRULE_E2E").is_none() && !arguments.list {
         println!("e2e group {group}: skipped, it needs a cluster; run `make e2e ONLY={group}`");
@@ -41,8 +48,7 @@ pub fn run(group: &str, tests: &[Test]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // The tests share one installation, and some take the operator or the API server away.
-    arguments.test_threads = Some(1);
+    arguments.test_threads = Some(threads);
     let trials = tests.iter().map(|&(name, test)| Trial::test(name, move || perform(name, test))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     scene::clear();
@@ -69,7 +75,7 @@ fn perform(name: &str, test: fn(&Scene) -> Result<()>) -> std::result::Result<()
         test(&scene)
     }));
     let outcome = outcome.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", panic_message(panic.as_ref()))));
-    note(&format!("{:.1} s", started.elapsed().as_secs_f64()));
+    note(&format!("{name}: {:.1} s", started.elapsed().as_secs_f64()));
     if let Err(error) = &outcome {
         println!("\n---- {name}: {error:#}");
         diagnosis::print(scene.cluster(), &scene.namespaces(), name);

@@ -2,13 +2,17 @@
 
 use std::{
     io::{Error, Result},
+    net::SocketAddr,
     process::ExitCode,
     time::Duration,
 };
 
 use clap::{Parser, Subcommand};
 use ferrule_e2e::workload::{
+    datagram,
+    dns::Resolver,
     fetch::{Connector, Target, exchange},
+    lines,
     load::{self, Message, Plan, Watch, print_line},
     tcp,
 };
@@ -69,6 +73,26 @@ enum Mode {
         #[arg(long, default_value_t = 10.0)]
         timeout: f64,
     },
+    /// Keeps TCP connections that say a line now and then, and prints how they fared.
+    Lines {
+        #[command(flatten)]
+        plan: lines::Plan,
+    },
+    /// Sends a datagram and prints what came back.
+    Datagram {
+        /// Host.
+        host: String,
+        /// UDP port; without it the datagram is an ICMP echo request.
+        port: Option<u16>,
+        /// The text.
+        #[arg(long, default_value = "hello")]
+        send: String,
+    },
+    /// Prints all addresses of a name.
+    Resolve {
+        /// The name.
+        host: String,
+    },
 }
 
 #[tokio::main]
@@ -100,6 +124,23 @@ async fn run(mode: Mode) -> Result<()> {
             print_line(&tcp::talk(&host, port, &send, wait_first, limit).await?);
             Ok(())
         }
+        Mode::Lines { plan } => {
+            let stopped = stopped(plan.until_stdin_ends);
+            print_line(&lines::run(plan, stopped).await?);
+            Ok(())
+        }
+        Mode::Datagram { host, port, send } => {
+            let address = Resolver::system()?.resolve(&host).await?;
+            print_line(&match port {
+                Some(port) => datagram::udp(SocketAddr::new(address, port), &send).await?,
+                None => datagram::ping(address, &send)?,
+            });
+            Ok(())
+        }
+        Mode::Resolve { host } => {
+            print_line(&Resolver::system()?.resolve_all(&host).await?);
+            Ok(())
+        }
     }
 }
 
@@ -115,8 +156,14 @@ async fn produce(plan: &Plan, watch: Watch) -> Result<()> {
     if plan.seconds.is_none() && plan.count.is_none() && !plan.until_stdin_ends {
         return Err(Error::other("say when to stop: --seconds, --count or --until-stdin-ends"));
     }
+    print_line(&load::run(plan, watch, stopped(plan.until_stdin_ends)).await?);
+    Ok(())
+}
+
+/// Turns true when standard input ends, if that is to be looked at.
+fn stopped(until_stdin_ends: bool) -> watch::Receiver<bool> {
     let (stop, stopped) = watch::channel(false);
-    if plan.until_stdin_ends {
+    if until_stdin_ends {
         tokio::spawn(async move {
             let mut discarded = Vec::new();
             // An error on standard input is an end of it as well.
@@ -127,6 +174,5 @@ async fn produce(plan: &Plan, watch: Watch) -> Result<()> {
         // The sender must live as long as the load: a closed channel reads as a stop.
         tokio::spawn(async move { stop.closed().await });
     }
-    print_line(&load::run(plan, watch, stopped).await?);
-    Ok(())
+    stopped
 }

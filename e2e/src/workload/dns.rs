@@ -59,14 +59,22 @@ impl Resolver {
     /// # Errors
     /// When no name server answers or none of the candidates exists.
     pub async fn resolve(&self, host: &str) -> Result<IpAddr> {
+        self.resolve_all(host).await.map(|addresses| addresses[0])
+    }
+
+    /// All addresses of a host name, IPv4 before IPv6; an address is its own. At least one.
+    ///
+    /// # Errors
+    /// As [`Resolver::resolve`].
+    pub async fn resolve_all(&self, host: &str) -> Result<Vec<IpAddr>> {
         if let Ok(address) = host.trim_matches(['[', ']']).parse() {
-            return Ok(address);
+            return Ok(vec![address]);
         }
         for name in self.candidates(host) {
-            for kind in [A, AAAA] {
-                if let Some(address) = self.query(&name, kind).await? {
-                    return Ok(address);
-                }
+            let mut addresses = self.query(&name, A).await?;
+            addresses.extend(self.query(&name, AAAA).await?);
+            if !addresses.is_empty() {
+                return Ok(addresses);
             }
         }
         Err(Error::new(ErrorKind::NotFound, format!("no such host: {host}")))
@@ -82,7 +90,7 @@ impl Resolver {
         names
     }
 
-    async fn query(&self, name: &str, kind: u16) -> Result<Option<IpAddr>> {
+    async fn query(&self, name: &str, kind: u16) -> Result<Vec<IpAddr>> {
         let mut last = Error::new(ErrorKind::NotFound, "resolv.conf names no name server");
         for attempt in 0..ATTEMPTS {
             for &server in &self.nameservers {
@@ -101,7 +109,7 @@ impl Resolver {
     }
 }
 
-async fn ask(server: IpAddr, id: u16, name: &str, kind: u16) -> Result<Option<IpAddr>> {
+async fn ask(server: IpAddr, id: u16, name: &str, kind: u16) -> Result<Vec<IpAddr>> {
     let unspecified: IpAddr =
         if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(unspecified, 0)).await?;
@@ -127,25 +135,26 @@ fn encode(id: u16, name: &str, kind: u16) -> Vec<u8> {
     packet
 }
 
-fn decode(packet: &[u8], id: u16, kind: u16) -> Result<Option<IpAddr>> {
+fn decode(packet: &[u8], id: u16, kind: u16) -> Result<Vec<IpAddr>> {
     parse_answer(packet, id, kind)
         .ok_or_else(|| Error::new(ErrorKind::InvalidData, "malformed DNS answer"))?
         .map_err(|code| Error::other(format!("DNS server answered with code {code}")))
 }
 
-fn parse_answer(packet: &[u8], id: u16, kind: u16) -> Option<std::result::Result<Option<IpAddr>, u8>> {
+fn parse_answer(packet: &[u8], id: u16, kind: u16) -> Option<std::result::Result<Vec<IpAddr>, u8>> {
     let word = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
     if word(0)? != id {
         return None;
     }
     match packet.get(3)? & 0xf {
         0 => {}
-        NXDOMAIN => return Some(Ok(None)),
+        NXDOMAIN => return Some(Ok(Vec::new())),
         code => return Some(Err(code)),
     }
     let answers = word(6)?;
     // The question ends with the root label, a type and a class.
     let mut at = skip_name(packet, 12)? + 4;
+    let mut addresses = Vec::new();
     for _ in 0..answers {
         at = skip_name(packet, at)?;
         let (found, length) = (word(at)?, usize::from(word(at + 8)?));
@@ -155,13 +164,12 @@ fn parse_answer(packet: &[u8], id: u16, kind: u16) -> Option<std::result::Result
             continue;
         }
         if let Ok(octets) = <[u8; 4]>::try_from(data) {
-            return Some(Ok(Some(octets.into())));
-        }
-        if let Ok(octets) = <[u8; 16]>::try_from(data) {
-            return Some(Ok(Some(octets.into())));
+            addresses.push(octets.into());
+        } else if let Ok(octets) = <[u8; 16]>::try_from(data) {
+            addresses.push(octets.into());
         }
     }
-    Some(Ok(None))
+    Some(Ok(addresses))
 }
 
 fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
@@ -197,7 +205,7 @@ mod tests {
         packet[2] = 0x81;
         packet[7] = 1;
         packet.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 96, 0, 1]);
-        assert_eq!(decode(&packet, 7, A).expect("well formed"), Some(Ipv4Addr::new(10, 96, 0, 1).into()));
+        assert_eq!(decode(&packet, 7, A).expect("well formed"), [IpAddr::from([10, 96, 0, 1])]);
         assert!(decode(&packet[..20], 7, A).is_err());
     }
 }

@@ -72,12 +72,24 @@ pub struct Message {
     /// Header field, as `Name: value`.
     #[arg(short = 'H', long = "header", value_parser = header)]
     pub headers: Vec<(String, String)>,
+    /// File whose content is sent as bearer token.
+    #[arg(long, value_parser = bearer)]
+    pub bearer_file: Option<Bearer>,
     /// Length of the body in bytes.
     #[arg(long, default_value_t = 0)]
     pub body_bytes: usize,
     /// PEM file of the certificates to trust for https.
     #[arg(long)]
     pub ca: Option<PathBuf>,
+}
+
+/// A token, read from a file.
+#[derive(Clone, Debug)]
+pub struct Bearer(String);
+
+fn bearer(path: &str) -> std::result::Result<Bearer, String> {
+    let token = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    Ok(Bearer(token.trim().to_owned()))
 }
 
 fn header(text: &str) -> std::result::Result<(String, String), String> {
@@ -90,7 +102,11 @@ impl Message {
     #[must_use]
     pub fn request(&self, target: &Target, close: bool) -> Request {
         let method = self.method.as_deref().unwrap_or(if self.body_bytes > 0 { "POST" } else { "GET" });
-        Request::new(target, method, &self.headers, &digest::pattern(self.body_bytes), close)
+        let mut headers = self.headers.clone();
+        if let Some(Bearer(token)) = &self.bearer_file {
+            headers.push(("Authorization".to_owned(), format!("Bearer {token}")));
+        }
+        Request::new(target, method, &headers, &digest::pattern(self.body_bytes), close)
     }
 }
 

@@ -5,10 +5,12 @@
 //! that ends in the middle of a response.
 
 pub mod clock;
+pub mod datagram;
 pub mod digest;
 pub mod dns;
 pub mod fetch;
 pub mod http1;
+pub mod lines;
 pub mod load;
 pub mod report;
 pub mod server;

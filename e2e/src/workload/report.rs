@@ -148,6 +148,32 @@ pub struct TcpReport {
     pub closed: bool,
 }
 
+/// What `testclient lines` saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinesReport {
+    /// Connections that were opened and answered their first line.
+    pub opened: u64,
+    /// Lines that came back as they were sent.
+    pub lines: u64,
+    /// Connections that the server ended with its goodbye, and that took lines after it.
+    pub goodbyes: u64,
+    /// Connections ended otherwise than by a goodbye or by the client, or that did not answer.
+    pub failed: u64,
+    /// The first of the failures, with the wall clock in microseconds.
+    pub failures: Vec<String>,
+    /// Lines answered by the server's pod.
+    pub pods: BTreeMap<String, u64>,
+}
+
+/// What `testclient datagram` saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatagramReport {
+    /// What came back.
+    pub received: String,
+    /// Whom it came from, as the client sees it.
+    pub from: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

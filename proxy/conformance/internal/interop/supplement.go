@@ -27,7 +27,7 @@ var Supplement = []SupplementCase{
 	{Name: "compressed_streaming", run: compressedStreaming},
 	{Name: "large_metadata", run: largeMetadata},
 	{Name: "deadline_reaches_the_server", run: deadlineReachesServer},
-	{Name: "cancel_reaches_the_server", run: cancelReachesServer},
+	{Name: "cancel_reaches_the_server", run: cancelReachesServer, OneProcess: true},
 	{Name: "parallel_streams", run: parallelStreams},
 	{Name: "bidirectional_4_MiB_each_way", run: bidirectional},
 	{Name: "download_64_MiB", run: download},
@@ -39,6 +39,8 @@ var Supplement = []SupplementCase{
 type SupplementCase struct {
 	Name string
 	run  func(context.Context, pb.TestServiceClient) error
+	// OneProcess tells that client and server must be one program, for they tell each other what they see.
+	OneProcess bool
 	// delay before the connection's first bytes: grpc-go's server greets its client at once, so then it speaks first.
 	delay time.Duration
 }
@@ -49,10 +51,16 @@ func ServeSupplement() (address string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	server := grpc.NewServer(grpc.UnaryInterceptor(tell))
-	pb.RegisterTestServiceServer(server, &telling{TestServiceServer: interop.NewTestServer()})
+	server := NewSupplementServer()
 	go func() { _ = server.Serve(listener) }()
 	return listener.Addr().String(), server.Stop, nil
+}
+
+// NewSupplementServer is the server of the Supplement, to be served where its caller likes.
+func NewSupplementServer() *grpc.Server {
+	server := grpc.NewServer(grpc.UnaryInterceptor(tell))
+	pb.RegisterTestServiceServer(server, &telling{TestServiceServer: interop.NewTestServer()})
+	return server
 }
 
 // telling is the interop service, but for a call that waits for its own end.
