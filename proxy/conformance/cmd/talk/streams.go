@@ -173,6 +173,8 @@ func (load *load) note(err error) {
 	if err == nil {
 		return
 	}
+	// Not so many that they are a load of another kind.
+	defer time.Sleep(pause)
 	load.lock.Lock()
 	defer load.lock.Unlock()
 	load.Failed++
