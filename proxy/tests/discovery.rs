@@ -272,6 +272,35 @@ async fn a_destination_in_use_by_short_connections_stays() {
 }
 
 #[tokio::test]
+async fn each_service_gets_its_rules_though_only_those_in_use_are_kept() {
+    let server = shop().await;
+    let configure = |rule: &str| {
+        let service = |name: &str| {
+            let rule = ferrule_config::Rule { name: format!("{name}/{rule}"), ..Default::default() };
+            (name.to_owned(), ferrule_config::Service { rules: vec![rule], ..Default::default() })
+        };
+        let services = ["a", "b", "c"].map(service).into();
+        let mesh = Mesh { format: FORMAT, namespace: "shop".into(), services };
+        let data = shard::split(&mesh).expect("small").remove(0);
+        server.put("configmaps", "shop", "ferrule", json!({ "data": data }));
+    };
+    configure("one");
+    let proxy = Proxy::start(&server, times());
+    let rule = |destination: &Destination| destination.now().rules.first().map(|rule| rule.name.to_string());
+    let mut held = Vec::new();
+    for (last, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        let destination = proxy.service(&format!("10.0.0.{last}")).await;
+        assert_eq!(rule(&destination), Some(format!("{name}/one")));
+        held.push(destination);
+    }
+    configure("two");
+    for (destination, name) in held.iter().zip(["a", "b", "c"]) {
+        eventually(name, || rule(destination) == Some(format!("{name}/two"))).await;
+    }
+    assert_eq!(rule(&*proxy.service("10.0.0.4").await), None);
+}
+
+#[tokio::test]
 async fn a_watch_goes_on_where_it_broke_off() {
     let server = shop().await;
     let proxy = Proxy::start(&server, times());

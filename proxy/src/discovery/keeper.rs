@@ -131,6 +131,7 @@ impl Keeper {
             } else if self.world.meshes.contains_key(namespace) {
                 let at = tokio::time::Instant::now() + GONE_AFTER;
                 self.gone.entry(namespace.clone()).or_insert(at);
+                self.world.make_do(namespace);
                 return;
             }
         }
@@ -356,6 +357,9 @@ impl Keeper {
         let wanted = self.kept.keys().chain(self.waiting.iter().map(|(port, ..)| port)).map(service_name);
         let needs = self.world.needs(wanted);
         kube.want(keys(&needs, &self.world), Instant::now());
+        for namespace in self.world.cut_off(&needs) {
+            kube.again(Key { kind: Kind::Config, namespace, name: shard::name(0) });
+        }
         self.world.retain(&needs);
         self.gone.retain(|namespace, _| needs.namespaces.contains(namespace));
     }

@@ -42,10 +42,16 @@ pub(super) struct Needs {
 pub(super) struct World {
     pub services: HashMap<Name, Option<Service>>,
     pub slices: HashMap<Name, BTreeMap<String, EndpointSlice>>,
+    /// By namespace. Where there is but one it is not kept: its successor replaces it as a whole.
     shards: HashMap<String, BTreeMap<usize, shard::Data>>,
-    seen_config: BTreeSet<String>,
+    /// How many there are to be, going by the first.
+    counts: HashMap<String, usize>,
+    /// Those that were looked at.
+    seen_shards: HashMap<String, BTreeSet<usize>>,
     /// Last good one of each namespace.
     pub meshes: HashMap<String, Mesh>,
+    /// Services that a namespace's configuration was cut down to; where there is no entry it is whole.
+    selected: HashMap<String, BTreeSet<String>>,
     endpoints: HashMap<SocketAddr, std::sync::Weak<Endpoint>>,
     pub balancing: Balancing,
     touched: Touched,
@@ -97,21 +103,40 @@ impl World {
                     None => slices.remove(&slice),
                 };
             }
-            Change::Shard { namespace, index, object } => {
-                self.seen_config.insert(namespace.clone());
-                let shards = self.shards.entry(namespace.clone()).or_default();
-                match object {
-                    Some(object) => shards.insert(index, object.data),
-                    None => shards.remove(&index),
-                };
-                return self.join(&namespace);
-            }
+            Change::Shard { namespace, index, object } => return self.shard(namespace, index, object),
             Change::All { services, slices, shards } => {
                 self.touched.all = true;
                 return self.replace(services, slices, shards);
             }
         }
         Ok(())
+    }
+
+    fn shard(
+        &mut self,
+        namespace: String,
+        index: usize,
+        object: Option<ConfigMap>,
+    ) -> Result<(), shard::ShardError> {
+        self.seen_shards.entry(namespace.clone()).or_default().insert(index);
+        if index == 0 {
+            let count = object.as_ref().and_then(|object| object.data.get("shards")?.parse().ok());
+            self.counts.insert(namespace.clone(), count.unwrap_or(1).clamp(1, shard::MAX_SHARDS));
+            self.selected.remove(&namespace);
+        } else if index >= self.shard_count(&namespace) {
+            // Left over from a configuration that was larger.
+            return Ok(());
+        }
+        let shards = self.shards.entry(namespace.clone()).or_default();
+        match object {
+            Some(object) => shards.insert(index, object.data),
+            None => shards.remove(&index),
+        };
+        let joined = self.join(&namespace);
+        if self.shard_count(&namespace) == 1 {
+            self.shards.remove(&namespace);
+        }
+        joined
     }
 
     fn replace(
@@ -157,9 +182,7 @@ impl World {
 
     /// How many shards of a namespace's configuration there are to be, going by the first.
     pub fn shard_count(&self, namespace: &str) -> usize {
-        let first = self.shards.get(namespace).and_then(|shards| shards.get(&0));
-        let count = first.and_then(|data| data.get("shards")).and_then(|count| count.parse().ok());
-        count.unwrap_or(1).clamp(1, shard::MAX_SHARDS)
+        self.counts.get(namespace).copied().unwrap_or(1)
     }
 
     /// What must be known to send traffic to these Services: themselves, and where their routes lead.
@@ -186,9 +209,30 @@ impl World {
     /// Whether everything that traffic to this Service needs was seen.
     pub fn is_complete(&self, name: &Name) -> bool {
         let seen = |name: &Name| self.services.contains_key(name) && self.slices.contains_key(name);
-        self.seen_config.contains(&name.namespace)
-            && seen(name)
-            && self.backends(name).all(|backend| seen(&backend))
+        self.has_config(name) && seen(name) && self.backends(name).all(|backend| seen(&backend))
+    }
+
+    /// Whether what is configured for this Service is known.
+    fn has_config(&self, name: &Name) -> bool {
+        let mut shards = 0..self.shard_count(&name.namespace);
+        let seen = self.seen_shards.get(&name.namespace);
+        seen.is_some_and(|seen| shards.all(|index| seen.contains(&index))) && !self.is_cut_off(name)
+    }
+
+    /// Whether the Service's configuration was left out, for nobody needed it then.
+    fn is_cut_off(&self, name: &Name) -> bool {
+        self.selected.get(&name.namespace).is_some_and(|selected| !selected.contains(&name.name))
+    }
+
+    /// Namespaces whose configuration has to be read again, for more of it is needed than was kept.
+    pub fn cut_off(&self, needs: &Needs) -> BTreeSet<String> {
+        let lacking = needs.services.iter().filter(|name| self.is_cut_off(name));
+        lacking.map(|name| name.namespace.clone()).collect()
+    }
+
+    /// Takes what is there of a namespace's configuration for all that there is.
+    pub fn make_do(&mut self, namespace: &str) {
+        self.selected.remove(namespace);
     }
 
     /// The Service that has this address.
@@ -234,9 +278,153 @@ impl World {
     pub fn retain(&mut self, needs: &Needs) {
         self.services.retain(|name, _| needs.services.contains(name));
         self.slices.retain(|name, _| needs.services.contains(name));
-        self.shards.retain(|namespace, _| needs.namespaces.contains(namespace));
-        self.seen_config.retain(|namespace| needs.namespaces.contains(namespace));
-        self.meshes.retain(|namespace, _| needs.namespaces.contains(namespace));
+        let needed = |namespace: &String| needs.namespaces.contains(namespace);
+        self.shards.retain(|namespace, _| needed(namespace));
+        self.counts.retain(|namespace, _| needed(namespace));
+        self.seen_shards.retain(|namespace, _| needed(namespace));
+        self.meshes.retain(|namespace, _| needed(namespace));
+        self.selected.retain(|namespace, _| needed(namespace));
+        self.cut_down(needs);
+    }
+
+    /// Forgets what is configured for Services that nobody needs. Where there are several shards nothing is cut
+    /// off: one that is edited by hand is mended alone, and needs the others.
+    fn cut_down(&mut self, needs: &Needs) {
+        let needed = |namespace: &str| -> BTreeSet<String> {
+            let of = needs.services.iter().filter(|name| name.namespace == namespace);
+            of.map(|name| name.name.clone()).collect()
+        };
+        for (namespace, mesh) in &mut self.meshes {
+            if self.counts.get(namespace).copied().unwrap_or(1) > 1 {
+                continue;
+            }
+            let needed = needed(namespace);
+            mesh.services.retain(|name, _| needed.contains(name));
+            let selected = self.selected.entry(namespace.clone()).or_insert_with(|| needed.clone());
+            selected.retain(|name| needed.contains(name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> Name {
+        Name { namespace: "shop".into(), name: name.into() }
+    }
+
+    /// A configuration with a rule for each of these Services, in as many shards.
+    fn shards(services: &[&str], count: usize) -> Vec<Change> {
+        let service = |name: &&str| {
+            let rule = ferrule_config::Rule { name: (*name).into(), ..ferrule_config::Rule::default() };
+            ((*name).to_owned(), ferrule_config::Service { rules: vec![rule], ..Default::default() })
+        };
+        let services = services.iter().map(service).collect();
+        let mesh = Mesh { format: ferrule_config::FORMAT, namespace: "shop".into(), services };
+        let json = shard::split(&mesh).expect("small").remove(0);
+        let (text, rest): (String, shard::Data) =
+            (json["mesh.json"].clone(), json.into_iter().filter(|(key, _)| key != "mesh.json").collect());
+        let middle = text.len() / count;
+        (0..count)
+            .map(|index| {
+                let end = if index + 1 == count { text.len() } else { (index + 1) * middle };
+                let mut data = rest.clone();
+                data.insert("mesh.json".into(), text[index * middle..end].to_owned());
+                data.insert("shards".into(), count.to_string());
+                let object = Some(ConfigMap { data, ..ConfigMap::default() });
+                Change::Shard { namespace: "shop".into(), index, object }
+            })
+            .collect()
+    }
+
+    fn apply(world: &mut World, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            // Incomplete until the last one.
+            let _ = world.apply(change);
+        }
+    }
+
+    fn know(world: &mut World, services: &[&str]) {
+        for service in services {
+            apply(world, [Change::Service(name(service), None), Change::Slices(name(service), Vec::new())]);
+        }
+    }
+
+    #[test]
+    fn only_what_is_needed_of_a_configuration_is_kept() {
+        let mut world = World::default();
+        know(&mut world, &["a", "b"]);
+        apply(&mut world, shards(&["a", "b", "c"], 1));
+        assert!(world.is_complete(&name("a")) && world.is_complete(&name("b")));
+        let needs = world.needs([name("a")]);
+        world.retain(&needs);
+        assert!(world.meshes["shop"].services.keys().eq(["a"]));
+        assert!(world.shards.is_empty());
+
+        let needs = world.needs([name("a"), name("b")]);
+        know(&mut world, &["b"]);
+        assert!(!world.is_complete(&name("b")), "its rules are not known any more");
+        assert_eq!(world.cut_off(&needs), BTreeSet::from(["shop".to_owned()]));
+        world.retain(&needs);
+        assert!(!world.is_complete(&name("b")));
+        apply(&mut world, shards(&["a", "b", "c"], 1));
+        assert!(world.is_complete(&name("b")));
+        world.retain(&needs);
+        assert!(world.meshes["shop"].services.keys().eq(["a", "b"]));
+        assert!(world.is_complete(&name("b")) && world.cut_off(&needs).is_empty());
+    }
+
+    #[test]
+    fn what_can_not_be_read_again_is_done_without() {
+        let mut world = World::default();
+        know(&mut world, &["a", "b"]);
+        apply(&mut world, shards(&["a", "b"], 1));
+        world.retain(&world.needs([name("a")]));
+        know(&mut world, &["b"]);
+        let object =
+            Some(ConfigMap { data: [("mesh.json".into(), "garbage".into())].into(), ..ConfigMap::default() });
+        assert!(world.apply(Change::Shard { namespace: "shop".into(), index: 0, object }).is_err());
+        assert!(world.is_complete(&name("b")), "as for a proxy that begins now");
+        assert!(world.meshes["shop"].services.keys().eq(["a"]), "and the last good one stays");
+    }
+
+    #[test]
+    fn all_shards_are_waited_for() {
+        let mut world = World::default();
+        know(&mut world, &["a"]);
+        let mut changes = shards(&["a", "b"], 2).into_iter();
+        apply(&mut world, changes.next());
+        assert_eq!(world.shard_count("shop"), 2);
+        assert!(!world.is_complete(&name("a")), "its rules may be in the second one");
+        apply(&mut world, changes.next());
+        assert!(world.is_complete(&name("a")));
+        world.retain(&world.needs([name("a")]));
+        assert_eq!(world.meshes["shop"].services.len(), 2, "cut by hand, one of them must fit the other");
+        // It shrinks, and the second one goes.
+        apply(&mut world, shards(&["a"], 1));
+        apply(&mut world, [Change::Shard { namespace: "shop".into(), index: 1, object: None }]);
+        assert!(world.is_complete(&name("a")) && world.meshes["shop"].services.len() == 1);
+    }
+
+    #[test]
+    fn a_slice_of_a_service_that_is_not_known_is_not_taken_for_all() {
+        let mut world = World::default();
+        let slice =
+            Change::Slice { service: name("a"), slice: "a-0".into(), object: Some(EndpointSlice::default()) };
+        apply(&mut world, [slice]);
+        assert!(world.slices.is_empty());
+    }
+
+    #[test]
+    fn only_what_has_changed_concerns_a_service() {
+        let mut world = World::default();
+        know(&mut world, &["a", "b"]);
+        world.take_touched();
+        know(&mut world, &["b"]);
+        let touched = world.take_touched();
+        assert!(world.concerns(&touched, &name("b")) && !world.concerns(&touched, &name("a")));
+        assert!(world.take_touched().is_empty());
     }
 }
 

@@ -49,6 +49,13 @@ impl Ledger {
         }
     }
 
+    /// Everything has to be told anew; whether it was told at all.
+    pub fn forget(&mut self, key: &Key) -> bool {
+        let Some(record) = self.records.get_mut(key).filter(|record| record.seen) else { return false };
+        *record = Record::default();
+        true
+    }
+
     /// Whether all that there is was told once; `None` when it is not wanted.
     pub fn is_seen(&self, key: &Key) -> Option<bool> {
         self.records.get(key).map(|record| record.seen)

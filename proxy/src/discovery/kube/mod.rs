@@ -111,6 +111,14 @@ impl Kube {
         self.wanted = keys;
     }
 
+    /// All that there is of this is to be told anew.
+    pub(super) fn again(&self, key: Key) {
+        // What was not told yet is on its way.
+        if self.shared.feed.ledger().forget(&key) {
+            self.list(key);
+        }
+    }
+
     /// Joins watches, when it is time.
     pub(super) fn settle(&mut self, now: Instant) {
         let steps = self.plan.settle(&self.wanted, now);
