@@ -426,20 +426,18 @@ mod tests {
         assert!(world.concerns(&touched, &name("b")) && !world.concerns(&touched, &name("a")));
         assert!(world.take_touched().is_empty());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use ferrule_config::{Backend, Rule};
-
-    use super::*;
 
     #[test]
     fn the_configuration_of_a_backend_s_namespace_concerns_whoever_sends_there() {
         let name = |namespace: &str, name: &str| Name { namespace: namespace.into(), name: name.into() };
-        let backend = Backend { namespace: "pay".into(), name: "bank".into(), port: Some(80), weight: 1 };
+        let backend = ferrule_config::Backend {
+            namespace: "pay".into(),
+            name: "bank".into(),
+            port: Some(80),
+            weight: 1,
+        };
         let cart = ferrule_config::Service {
-            rules: vec![Rule { backends: vec![backend], ..Rule::default() }],
+            rules: vec![ferrule_config::Rule { backends: vec![backend], ..ferrule_config::Rule::default() }],
             ..ferrule_config::Service::default()
         };
         let mut world = World::new(Locality::default());
