@@ -24,13 +24,15 @@ use crate::{
     net, outbound,
     pool::Pool,
     settings::{ServicePort, Settings},
-    telemetry::{Recorder, Telemetry},
+    telemetry::{AccessLog, Recorder, Telemetry},
     worker::{Direction, Worker},
 };
 
 /// How long a proxy that took inbound connections stays after it was told to end, so that those who still send to
 /// it hear that the application is gone rather than nothing.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long the end waits for the access log's last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: out of file descriptors, most likely, and a busy loop frees none.
@@ -66,7 +68,8 @@ enum Role {
 /// # Errors
 /// When an address can't be bound or discovery can't begin.
 pub async fn build(settings: &Settings) -> anyhow::Result<App> {
-    let telemetry = Arc::new(Telemetry::default());
+    let access_log = settings.access_log.map(|options| AccessLog::start(options, std::io::stdout()));
+    let telemetry = Arc::new(Telemetry::new(access_log.transpose().context("starting the access log")?));
     let discovery = Discovery::start(
         &settings.discovery,
         settings.times,
@@ -137,6 +140,9 @@ impl App {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let open = self.control.open(self.views);
+        if let Some(log) = self.telemetry.access_log() {
+            log.flush(LAST_LINES);
+        }
         tracing::info!(open, "drained");
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     http1::head::{MAX_FIELDS, MAX_HEAD},
     http2::frame::MAX_31,
     limits::{Http2Limits, Limits},
+    telemetry::{AccessLogOptions, Filter, Shape},
 };
 
 /// Everything that can be set.
@@ -38,6 +39,8 @@ pub struct Settings {
     pub workers: usize,
     /// `FERRULE_DRAIN_SECONDS`: longest time that open connections are given at the end. Default: 20.
     pub drain: Duration,
+    /// `FERRULE_ACCESS_LOG`: `off` (default), `text` or `json`; `FERRULE_ACCESS_LOG_FILTER`: `all` (default) or `errors`.
+    pub access_log: Option<AccessLogOptions>,
     /// `FERRULE_LIMIT_…`: bounds on what a peer can make grow or last; each is named at its field.
     pub limits: Limits,
 }
@@ -123,6 +126,7 @@ impl Settings {
         let drain =
             parse(get("FERRULE_DRAIN_SECONDS"), "FERRULE_DRAIN_SECONDS", "seconds", |v| v.parse().ok())?
                 .map_or(Duration::from_secs(20), Duration::from_secs);
+        let access_log = access_log(&get)?;
         let limits = limits(&get)?;
         let times = times(&get)?;
         Ok(Self {
@@ -136,6 +140,7 @@ impl Settings {
             tcp_probes,
             workers,
             drain,
+            access_log,
             limits,
         })
     }
@@ -158,6 +163,26 @@ fn times(get: &impl Fn(&'static str) -> Option<String>) -> Result<Times, Setting
         }
     }
     Ok(times)
+}
+
+fn access_log(
+    get: &impl Fn(&'static str) -> Option<String>,
+) -> Result<Option<AccessLogOptions>, SettingsError> {
+    let (shape, filter) = ("FERRULE_ACCESS_LOG", "FERRULE_ACCESS_LOG_FILTER");
+    let filter = parse(get(filter), filter, "all or errors", |value| match value {
+        "all" => Some(Filter::All),
+        "errors" => Some(Filter::Errors),
+        _ => None,
+    })?
+    .unwrap_or_default();
+    let shape = parse(get(shape), shape, "off, text or json", |value| match value {
+        "off" => Some(None),
+        "text" => Some(Some(Shape::Text)),
+        "json" => Some(Some(Shape::Json)),
+        _ => None,
+    })?
+    .flatten();
+    Ok(shape.map(|shape| AccessLogOptions { shape, filter }))
 }
 
 /// The limits, each with its default where nothing is set.
@@ -286,6 +311,27 @@ mod tests {
         let zone = with("FERRULE_ZONE", "eu-1a").expect("ok").locality;
         assert_eq!(zone, Locality { zone: Some("eu-1a".into()), node: None });
         assert_eq!(with("FERRULE_ZONE", "").expect("no label on the node").locality, Locality::default());
+    }
+
+    #[test]
+    fn an_access_log_is_kept_only_if_it_is_asked_for() {
+        let asked = |shape: &str, filter: &str| {
+            let settings = Settings::from_env(|name| match name {
+                "FERRULE_ACCESS_LOG" => Some(shape.to_owned()),
+                "FERRULE_ACCESS_LOG_FILTER" => Some(filter.to_owned()),
+                _ => None,
+            });
+            settings.map(|settings| settings.access_log)
+        };
+        assert_eq!(asked("", ""), Ok(None));
+        assert_eq!(asked("off", "errors"), Ok(None));
+        let (text, json) = (Shape::Text, Shape::Json);
+        assert_eq!(asked("text", ""), Ok(Some(AccessLogOptions { shape: text, filter: Filter::All })));
+        assert_eq!(
+            asked("json", "errors"),
+            Ok(Some(AccessLogOptions { shape: json, filter: Filter::Errors }))
+        );
+        assert!(asked("xml", "").is_err() && asked("off", "some").is_err());
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! A client's HTTP/2 connection: each of its requests is decided on and forwarded on its own.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
 
 use ferrule_config::names::ERROR_HEADER;
 use tokio::net::TcpStream;
@@ -20,7 +25,7 @@ use crate::{
     message::Field,
     route::Request,
     snapshot::{Destination, Protocol, Snapshot},
-    telemetry::{self, GrpcStatus, Method, Notes},
+    telemetry::{self, GrpcStatus, Method, Said},
     worker::{Direction, Worker},
 };
 
@@ -38,14 +43,14 @@ pub async fn serve(
     worker: &Rc<Worker>,
     direction: Direction,
 ) {
-    let source = client.peer_addr().ok().map(|address| address.ip());
+    let peer = client.peer_addr().ok();
     let settings = worker.http2_settings();
     let connection = Connection::new(Role::Server, settings.limits);
     let tell = |event| match event {
         Event::Opened(stream) => {
             let (destination, worker) = (Arc::clone(destination), Rc::clone(worker));
             tokio::task::spawn_local(async move {
-                request(&stream, &destination, source, &worker, direction).await;
+                request(&stream, &destination, peer, &worker, direction).await;
             });
         }
         Event::Exceeded(limit) => worker.telemetry.limit(direction, limit),
@@ -59,15 +64,15 @@ pub async fn serve(
 async fn request(
     stream: &Stream,
     destination: &Destination,
-    source: Option<IpAddr>,
+    peer: Option<SocketAddr>,
     worker: &Rc<Worker>,
     direction: Direction,
 ) {
     let started = Instant::now();
-    let notes = Notes::default();
+    let notes = worker.recorder.notes();
     let snapshot = destination.now();
     let head = stream.request_head();
-    let decision = decide(&snapshot, &head, source);
+    let decision = decide(&snapshot, &head, peer.map(|peer| peer.ip()));
     let outcome = match &decision.target {
         Err((cause, detail)) => Outcome::Failed(*cause, detail.clone()),
         Ok(cluster) => {
@@ -96,9 +101,8 @@ async fn request(
         }
         Outcome::Broken(_) => stream.reset(Code::CANCEL),
     }
-    let method = if head.is_empty() { Method::Unknown } else { Method::of(head.method()) };
-    head.give_back();
-    worker.recorder.request(&telemetry::Outcome {
+    let method = Method::of(head.method());
+    let ended = telemetry::Outcome {
         direction,
         service: &snapshot.cluster.service,
         route: decision.route(),
@@ -110,7 +114,21 @@ async fn request(
         took: started.elapsed(),
         request_bytes: notes.request_bytes.get(),
         response_bytes: notes.response_bytes.get(),
-    });
+    };
+    worker.recorder.request(&ended);
+    if worker.recorder.is_logging() {
+        let said = Said {
+            protocol: "HTTP/2",
+            method: head.method(),
+            host: head.authority().as_bytes(),
+            path: head.path(),
+            traceparent: head.value(b"traceparent"),
+            request_id: head.value(b"x-request-id"),
+            peer,
+        };
+        worker.recorder.log(&ended, &notes, &said);
+    }
+    head.give_back();
 }
 
 fn decide<'a>(snapshot: &'a Snapshot, head: &Fields, source: Option<IpAddr>) -> Decision<'a> {

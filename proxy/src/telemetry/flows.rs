@@ -8,7 +8,6 @@ use crate::{direction::Direction, tcp::client_hello::ClientHello};
 
 /// A connection that carries no requests; at its end it is told of.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the access log will tell of both ends")]
 pub struct Flows<'a> {
     pub(super) recorder: &'a Recorder,
     pub(super) direction: Direction,

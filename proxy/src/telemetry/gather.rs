@@ -96,6 +96,11 @@ pub(super) const MENDED: About = counter(
     "ferrule_discovery_mended_total",
     "Objects that a watch had missed and a check brought up to date.",
 );
+const LOG_LINES: About = counter("ferrule_access_log_lines_total", "Lines of the access log.");
+const LOG_DROPPED: About = counter(
+    "ferrule_access_log_dropped_total",
+    "Lines that were dropped because whoever reads the access log was too slow.",
+);
 const CAPPED: About =
     counter("ferrule_metrics_capped_total", "Look-ups of labels that ended in `other` for want of room.");
 const BUILD: About = gauge("ferrule_build_info", "Always 1; what this proxy was built from.");
@@ -135,6 +140,8 @@ impl Telemetry {
             Family::single(WATCHES, self.watches.get() as f64),
             last(API_CONTACT, self.api_contacts.last()),
             counted(API_ERRORS, self.api_errors.get()),
+            counted(LOG_LINES, self.access_log.as_ref().map_or(0, |log| log.lines.get())),
+            counted(LOG_DROPPED, self.access_log.as_ref().map_or(0, |log| log.dropped.get())),
             counted(CAPPED, self.capped.get()),
             Family {
                 about: BUILD,

@@ -92,10 +92,11 @@ pub enum Method {
 }
 
 impl Method {
-    /// Of a request.
+    /// Of a request; `Unknown` if it has none.
     #[must_use]
     pub fn of(method: &str) -> Self {
         match method {
+            "" => Self::Unknown,
             "GET" => Self::Get,
             "POST" => Self::Post,
             "PUT" => Self::Put,
@@ -172,6 +173,7 @@ mod tests {
     #[test]
     fn what_a_peer_may_choose_freely_has_few_values() {
         assert_eq!(Method::of("GET").name(), "GET");
+        assert_eq!(Method::of(""), Method::Unknown);
         assert_eq!(Method::of("get").name(), "other");
         assert_eq!(Method::of("PROPFIND").name(), "other");
         assert_eq!(GrpcStatus::of(b"0").name(), "0");

@@ -9,6 +9,7 @@
 //!
 //! `docs/observability.md` lists all of them; a test compares.
 
+mod access_log;
 mod connection;
 mod counters;
 mod discovery;
@@ -27,6 +28,18 @@ mod value;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use self::{
+    access_log::{AccessLog, Filter, Options as AccessLogOptions, Record, Shape},
+    connection::{Carried, CarriedConnection, OpenConnection, Told},
+    discovery::DiscoveryMetrics,
+    exposition::Format,
+    flows::Flows,
+    label::{GrpcStatus, Method},
+    pool::Use,
+    recorder::Recorder,
+    request::{Notes, Outcome, Said, UNKNOWN_PEER},
+    value::{Counter, Gauge, Happened},
+};
 use self::{
     connection::ConnectionKey,
     counters::Counters,
@@ -36,17 +49,6 @@ use self::{
     series::Series,
     targets::Targets,
     value::Tally,
-};
-pub use self::{
-    connection::{Carried, CarriedConnection, OpenConnection, Told},
-    discovery::DiscoveryMetrics,
-    exposition::Format,
-    flows::Flows,
-    label::{GrpcStatus, Method},
-    pool::Use,
-    recorder::Recorder,
-    request::{Notes, Outcome, UNKNOWN_PEER},
-    value::{Counter, Gauge, Happened},
 };
 use crate::{cause::Cause, direction::Direction, limits::Limit, snapshot::Destination};
 
@@ -76,6 +78,7 @@ pub struct Telemetry {
     bytes: Counters<3>,
     tls: Counters<3>,
     limits: Counters<2>,
+    access_log: Option<AccessLog>,
     /// Times that something was counted under `other` for want of room.
     capped: Counter,
     /// Configurations that were refused; the last good one stayed in force.
@@ -116,6 +119,7 @@ impl Default for Telemetry {
             tls: Counters::new(gather::TLS, ["direction", "version", "server_name"], &capped),
             limits: Counters::new(gather::LIMITS, ["direction", "limit"], &capped),
             discovery: DiscoveryMetrics::new(&capped),
+            access_log: None,
             capped,
             config_refused: Counter::default(),
             snapshots: Happened::default(),
@@ -127,6 +131,18 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
+    /// Metrics at zero, and this access log.
+    #[must_use]
+    pub fn new(access_log: Option<AccessLog>) -> Self {
+        Self { access_log, ..Self::default() }
+    }
+
+    /// The access log, if there is one.
+    #[must_use]
+    pub fn access_log(&self) -> Option<&AccessLog> {
+        self.access_log.as_ref()
+    }
+
     /// A thread's number, and where it counts what it does with its pools.
     fn thread(&self) -> (usize, Arc<Pools>) {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);

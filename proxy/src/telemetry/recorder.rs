@@ -6,13 +6,13 @@ use std::{
     io,
     net::SocketAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::net::TcpStream;
 
 use super::{
-    Outcome, Telemetry,
+    Notes, Outcome, Record, Said, Telemetry,
     connection::ConnectionKey,
     flows::Flows,
     histogram::{Histogram, TIME},
@@ -21,7 +21,7 @@ use super::{
     series::is_told,
     value::Tally,
 };
-use crate::{cause::Cause, direction::Direction};
+use crate::{cause::Cause, direction::Direction, net};
 
 /// Combinations of labels that a thread keeps at hand. A pod has a few that matter.
 const KEPT: usize = 32;
@@ -36,6 +36,8 @@ pub struct Recorder {
     recent: RefCell<Vec<Recent>>,
     picks: RefCell<Vec<(Arc<str>, Arc<Tally>)>>,
     pools: Arc<Pools>,
+    /// Where a line is put together.
+    line: RefCell<String>,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,14 @@ impl Recorder {
     #[must_use]
     pub fn new(telemetry: Arc<Telemetry>) -> Self {
         let (thread, pools) = telemetry.thread();
-        Self { telemetry, thread, recent: RefCell::default(), picks: RefCell::default(), pools }
+        Self {
+            telemetry,
+            thread,
+            recent: RefCell::default(),
+            picks: RefCell::default(),
+            pools,
+            line: RefCell::default(),
+        }
     }
 
     /// Counts a request.
@@ -72,6 +81,61 @@ impl Recorder {
         traffic.observe(outcome);
         // It moves half way to the front, so one that is seldom used does not displace the others.
         recent.swap(place, place / 2);
+    }
+
+    /// Whether requests are also told by a line each.
+    #[must_use]
+    pub fn is_logging(&self) -> bool {
+        self.telemetry.access_log.is_some()
+    }
+
+    /// The notes of a request that begins.
+    #[must_use]
+    pub fn notes(&self) -> Notes {
+        Notes { is_timed: self.is_logging(), ..Notes::default() }
+    }
+
+    /// The other end of a client's connection, if it will be told.
+    #[must_use]
+    pub fn peer(&self, client: &TcpStream) -> Option<SocketAddr> {
+        if self.is_logging() { client.peer_addr().ok() } else { None }
+    }
+
+    /// Tells of a request by a line, if they are wanted.
+    pub fn log(&self, outcome: &Outcome<'_>, notes: &Notes, said: &Said<'_>) {
+        let now = Instant::now();
+        let first_byte = notes.first_byte.get();
+        // What came after its head is known to be as long ago as the outcome says.
+        let since = |at: Instant| outcome.took.saturating_sub(now.saturating_duration_since(at));
+        self.line(&Record {
+            time: before(outcome.took),
+            direction: outcome.direction.name(),
+            service: outcome.service,
+            route: outcome.route,
+            protocol: said.protocol,
+            method: said.method,
+            host: said.host,
+            path: said.path,
+            status: Some(outcome.status),
+            grpc: outcome.grpc,
+            cause: outcome.cause.unwrap_or_default(),
+            peer: said.peer,
+            endpoint: notes.endpoint.get(),
+            attempts: notes.attempts.get(),
+            request_bytes: outcome.request_bytes,
+            response_bytes: outcome.response_bytes,
+            took: outcome.took,
+            first_byte: first_byte.map(since),
+            traceparent: said.traceparent,
+            request_id: said.request_id,
+        });
+    }
+
+    fn line(&self, record: &Record<'_>) {
+        if let Some(log) = &self.telemetry.access_log {
+            let record = Record { peer: record.peer.map(net::canonical), ..*record };
+            log.log(&record, &mut self.line.borrow_mut());
+        }
     }
 
     /// Counts an endpoint of a Service that was picked.
@@ -108,7 +172,7 @@ impl Recorder {
         &'a self,
         direction: Direction,
         service: &Arc<str>,
-        _client: &TcpStream,
+        client: &TcpStream,
         endpoint: SocketAddr,
     ) -> Flows<'a> {
         let bytes = |flow: &'static str| {
@@ -118,7 +182,7 @@ impl Recorder {
             recorder: self,
             direction,
             service: Arc::clone(service),
-            peer: None,
+            peer: self.peer(client),
             endpoint,
             began: Instant::now(),
             totals: [bytes("sent"), bytes("received")],
@@ -132,7 +196,7 @@ impl Recorder {
         &self,
         direction: Direction,
         service: &Arc<str>,
-        _client: &TcpStream,
+        client: &TcpStream,
         error: &io::Error,
     ) {
         let error = match (error.kind(), direction) {
@@ -141,6 +205,15 @@ impl Recorder {
             (_, Direction::Inbound) => Cause::AppConnect,
         };
         self.telemetry.failed.of([direction.name().into(), service.into(), error.name().into()]).inc();
+        self.line(&Record {
+            time: SystemTime::now(),
+            direction: direction.name(),
+            service,
+            protocol: "TCP",
+            cause: error.name(),
+            peer: self.peer(client),
+            ..Record::default()
+        });
     }
 
     /// Counts a connection that carried bytes and has ended.
@@ -148,7 +221,22 @@ impl Recorder {
         let key = ConnectionKey { direction: flows.direction, service: Arc::clone(&flows.service) };
         let new = || Histogram::new(&TIME);
         let cell = self.telemetry.carried.cell(self.thread, key, Instant::now(), new);
-        cell.observe(u64::try_from(flows.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let took = flows.began.elapsed();
+        cell.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        let [request_bytes, response_bytes] = [0, 1].map(|way: usize| flows.own[way].get());
+        self.line(&Record {
+            time: before(took),
+            direction: flows.direction.name(),
+            service: &flows.service,
+            protocol: "TCP",
+            cause: if flows.is_broken.get() { "broken" } else { "" },
+            peer: flows.peer,
+            endpoint: Some(flows.endpoint),
+            request_bytes,
+            response_bytes,
+            took,
+            ..Record::default()
+        });
     }
 
     /// Counts a TLS connection that is passed through.
@@ -163,4 +251,9 @@ impl Recorder {
         let traffic = self.telemetry.traffic.cell(self.thread, key.traffic(), now, Traffic::new);
         Recent { key, requests, traffic }
     }
+}
+
+fn before(took: Duration) -> SystemTime {
+    let now = SystemTime::now();
+    now.checked_sub(took).unwrap_or(now)
 }

@@ -19,6 +19,25 @@ use crate::direction::Direction;
 /// Who an inbound request comes from, as long as nobody has proved who he is.
 pub const UNKNOWN_PEER: &str = "unknown";
 
+/// What only the access log tells of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said<'a> {
+    /// As the client speaks it.
+    pub protocol: &'static str,
+    /// The method as it was sent.
+    pub method: &'a str,
+    /// Host that was asked for.
+    pub host: &'a [u8],
+    /// Path and query.
+    pub path: &'a str,
+    /// The `traceparent` field.
+    pub traceparent: Option<&'a [u8]>,
+    /// The `x-request-id` field.
+    pub request_id: Option<&'a [u8]>,
+    /// The other end of the client's connection.
+    pub peer: Option<SocketAddr>,
+}
+
 /// What is noted of a request on its way, by whoever comes to know it.
 #[derive(Debug, Default)]
 pub struct Notes {

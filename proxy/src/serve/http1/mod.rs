@@ -1,11 +1,12 @@
 //! A client's HTTP/1 connection: requests one after another until either side has had enough.
 
 mod exchange;
+mod log;
 mod timer;
 
 use std::{
     future::{Future, poll_fn},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -38,7 +39,7 @@ use crate::{
     route::Request,
     snapshot::{Destination, Protocol, Snapshot},
     tcp,
-    telemetry::{self, GrpcStatus, Method, Notes, Outcome},
+    telemetry::{self, GrpcStatus, Method, Outcome, Said},
     worker::{Direction, Worker},
 };
 
@@ -55,7 +56,7 @@ pub async fn serve(
     worker: &Rc<Worker>,
     direction: Direction,
 ) {
-    let context = Context { destination, worker, direction };
+    let context = Context { destination, worker, direction, peer: worker.recorder.peer(&client) };
     let sleep = pin!(tokio::time::sleep(worker.limits.idle));
     let mut timer = Timer::new(sleep);
     let mut closing = pin!(worker.drain.reached(Phase::Closing));
@@ -85,6 +86,8 @@ struct Context<'a> {
     destination: &'a Destination,
     worker: &'a Rc<Worker>,
     direction: Direction,
+    /// The other end of the connection, if it will be told.
+    peer: Option<SocketAddr>,
 }
 
 /// Why a head is not served.
@@ -182,10 +185,10 @@ impl Context<'_> {
     }
 
     async fn one_request(&self, client: &mut TcpStream, read: &mut Buffer, timer: &mut Timer<'_>) -> Next {
-        let Self { destination, worker, direction } = *self;
+        let Self { destination, worker, direction, peer } = *self;
         let started = Instant::now();
         let snapshot = destination.now();
-        let notes = Notes::default();
+        let notes = worker.recorder.notes();
         let mut out = buffer::take();
         let source = || Some(client.peer_addr().ok()?.ip());
         let (info, decision) = match decide(read, &snapshot, source, &worker.limits, &mut out) {
@@ -235,13 +238,12 @@ impl Context<'_> {
                 exchange::run(client, read, timer, &plan, worker).await
             }
         };
-        buffer::give_back(out);
         let (status, cause) = match &end {
             End::Responded { status, .. } | End::Tunnel { status, .. } => (*status, None),
             End::Failed { cause, .. } => (cause.status().0, Some(cause.name())),
             End::Broken { status, why } => (status.unwrap_or(0), Some(*why)),
         };
-        worker.recorder.request(&Outcome {
+        let outcome = Outcome {
             direction,
             service: &snapshot.cluster.service,
             route: decision.route(),
@@ -253,7 +255,12 @@ impl Context<'_> {
             took: started.elapsed(),
             request_bytes: notes.request_bytes.get(),
             response_bytes: notes.response_bytes.get(),
-        });
+        };
+        worker.recorder.request(&outcome);
+        if worker.recorder.is_logging() {
+            log::request(&worker.recorder, &outcome, &notes, &out, Said { peer, ..log::said(info.version) });
+        }
+        buffer::give_back(out);
         match end {
             End::Responded { reusable: true, .. } => Next::Request,
             End::Responded { reusable: false, .. } => Next::Close,
@@ -308,13 +315,14 @@ impl Context<'_> {
 
     /// Answers what can't be understood and ends the connection: what follows has no known beginning.
     async fn refuse(&self, mut client: TcpStream, Refusal { cause, detail, limit }: Refusal) {
-        let Self { destination, worker, direction } = *self;
+        let Self { destination, worker, direction, peer } = *self;
         if let Some(limit) = limit {
             worker.telemetry.limit(direction, limit);
         }
-        worker.recorder.request(&Outcome {
+        let service = Arc::clone(&destination.now().cluster.service);
+        let outcome = Outcome {
             direction,
-            service: &destination.now().cluster.service,
+            service: &service,
             route: "",
             method: Method::Unknown,
             status: cause.status().0,
@@ -324,7 +332,10 @@ impl Context<'_> {
             took: Duration::ZERO,
             request_bytes: 0,
             response_bytes: 0,
-        });
+        };
+        worker.recorder.request(&outcome);
+        let said = Said { peer, ..log::said(Version::Http11) };
+        worker.recorder.log(&outcome, &worker.recorder.notes(), &said);
         if answer(&mut client, cause, &detail, Persistence::Close, false).await.is_ok() {
             close(client).await;
         }
