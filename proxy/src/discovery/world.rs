@@ -189,10 +189,11 @@ impl World {
     pub fn needs(&self, wanted: impl IntoIterator<Item = Name>) -> Needs {
         let mut needs = Needs::default();
         for name in wanted {
-            needs.namespaces.insert(name.namespace.clone());
             needs.services.extend(self.backends(&name));
             needs.services.insert(name);
         }
+        // That of a backend says how it is balanced.
+        needs.namespaces.extend(needs.services.iter().map(|name| name.namespace.clone()));
         needs
     }
 
@@ -208,8 +209,10 @@ impl World {
 
     /// Whether everything that traffic to this Service needs was seen.
     pub fn is_complete(&self, name: &Name) -> bool {
-        let seen = |name: &Name| self.services.contains_key(name) && self.slices.contains_key(name);
-        self.has_config(name) && seen(name) && self.backends(name).all(|backend| seen(&backend))
+        let seen = |name: &Name| {
+            self.services.contains_key(name) && self.slices.contains_key(name) && self.has_config(name)
+        };
+        seen(name) && self.backends(name).all(|backend| seen(&backend))
     }
 
     /// Whether what is configured for this Service is known.
@@ -446,6 +449,16 @@ mod tests {
         let pay = Touched { namespaces: ["pay".to_owned()].into(), ..Touched::default() };
         assert!(world.concerns(&pay, &name("shop", "cart")));
         assert!(!world.concerns(&pay, &name("shop", "reviews")));
+        let needs = world.needs([name("shop", "cart")]);
+        assert!(needs.namespaces.iter().eq(["pay", "shop"]));
+        for (namespace, service) in [("shop", "cart"), ("pay", "bank")] {
+            let service = name(namespace, service);
+            apply(&mut world, [Change::Service(service.clone(), None), Change::Slices(service, Vec::new())]);
+        }
+        world.seen_shards.insert("shop".into(), [0].into());
+        assert!(!world.is_complete(&name("shop", "cart")), "how the backend is balanced is not known yet");
+        apply(&mut world, [Change::Shard { namespace: "pay".into(), index: 0, object: None }]);
+        assert!(world.is_complete(&name("shop", "cart")));
         assert!(!world.concerns(&Touched::default(), &name("shop", "cart")));
     }
 }
