@@ -22,21 +22,20 @@ mod review;
 mod server;
 mod settings;
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-pub use certificate::{CertificateError, Certificates};
+pub use crate::https::{CertificateError, Certificates};
 pub use inject::{Context, Decision, Skip, inject};
 pub use metrics::{Metrics, Readiness, ReviewResult};
 pub use namespaces::Namespaces;
 pub use quantity::{Quantity, QuantityError};
 pub use refusal::Refusal;
-pub use settings::{AccessLog, ProxySettings, Resources, Settings};
+pub use settings::{AccessLog, IdentitySettings, ProxySettings, Resources, Settings};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch};
 use tracing::info;
+
+use crate::https;
 
 /// Why the injector ended before it was asked to.
 #[derive(Debug, Error)]
@@ -64,7 +63,7 @@ pub async fn run(
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let port = settings.webhook_port;
-    let listener = listen(port).await.map_err(|source| Error::Listen { port, source })?;
+    let listener = https::listen(port).await.map_err(|source| Error::Listen { port, source })?;
     info!(port, name = settings.server_name(), "webhook listens");
     let certificates = Certificates::default();
     let namespaces = Namespaces::default();
@@ -74,7 +73,7 @@ pub async fn run(
     let upkeep = async {
         tokio::select! {
             // Before the server stops, so that nobody new is sent here.
-            () = server::stopped(stop) => readiness.set(false),
+            () = https::stopped(stop) => readiness.set(false),
             _ = async { tokio::join!(keeper.run(), namespaces.clone().follow(client)) } => {}
         }
         Ok(())
@@ -95,16 +94,7 @@ pub async fn serve(
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let app = Arc::new(server::App::new(settings, namespaces));
-    server::serve(listener, certificates.server_config()?, app, shutdown).await;
+    let tls = certificates.server_config()?;
+    https::serve("webhook", None, listener, tls, server::router(app), shutdown).await;
     Ok(())
-}
-
-/// Both families where the host has IPv6, else IPv4.
-async fn listen(port: u16) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
-        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
-            TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
-        }
-        bound => bound,
-    }
 }

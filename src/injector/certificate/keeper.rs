@@ -22,9 +22,12 @@ use super::{
     issue::{IssueError, carry_out},
     material::Material,
     plan::{Plan, plan},
-    resolver::{CertificateError, Certificates},
 };
-use crate::{backoff::watch_backoff, injector::Settings};
+use crate::{
+    backoff::watch_backoff,
+    https::{CertificateError, Certificates},
+    injector::Settings,
+};
 
 /// Name of the Secret in the operator's namespace.
 const SECRET: &str = "ferrule-webhook-tls";

@@ -15,7 +15,7 @@ use rustls::{
 use thiserror::Error;
 use x509_parser::parse_x509_certificate;
 
-use super::resolver::provider;
+use crate::https::provider;
 
 const SERVING_CERTIFICATE: &str = "tls.crt";
 const SERVING_KEY: &str = "tls.key";

@@ -18,7 +18,5 @@ mod issue;
 mod keeper;
 mod material;
 mod plan;
-mod resolver;
 
 pub(super) use keeper::Keeper;
-pub use resolver::{CertificateError, Certificates};

@@ -40,8 +40,14 @@ impl Certificates {
         Ok(())
     }
 
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load().is_some()
+    }
+
     /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
-    pub(in crate::injector) fn server_config(&self) -> Result<Arc<ServerConfig>, rustls::Error> {
+    pub(crate) fn server_config(&self) -> Result<Arc<ServerConfig>, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -64,6 +70,6 @@ impl fmt::Debug for Certificates {
 }
 
 /// The one provider of cryptography, named explicitly so that nothing depends on a process-wide default.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
