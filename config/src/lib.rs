@@ -11,9 +11,11 @@
 
 mod balancer;
 mod duration;
+pub mod identity;
 mod mesh;
 pub mod names;
 pub mod shard;
+pub mod trust;
 
 pub use balancer::{
     Algorithm, Balancer, ConsistentHash, EndpointWeight, HashKey, MAX_RING_SIZE, MAX_SESSION_TTL,

@@ -19,6 +19,23 @@ pub const INIT_CONTAINER: &str = "ferrule-init";
 pub const ERROR_HEADER: &str = "ferrule-error";
 /// ClusterRole that lets a sidecar read Services, EndpointSlices and `ferrule` ConfigMaps.
 pub const PROXY_ROLE: &str = "ferrule-proxy";
+/// Audience of the tokens that sidecars show to the identity service, and of no others.
+pub const IDENTITY_AUDIENCE: &str = "ferrule.dev/identity";
+/// Service in the operator's namespace that leads to the identity service.
+pub const IDENTITY_SERVICE: &str = "ferrule-identity";
+/// ConfigMap in every meshed namespace with the trust bundle ([`TRUST_BUNDLE_KEY`]) and the address of the identity
+/// service ([`IDENTITY_ADDRESS_KEY`]).
+pub const TRUST_CONFIG_MAP: &str = "ferrule-trust";
+/// Key of the trust bundle, and its file name where it is mounted.
+pub const TRUST_BUNDLE_KEY: &str = "ca.crt";
+/// Key of the identity service's address (`IP:PORT`), and its file name where it is mounted.
+pub const IDENTITY_ADDRESS_KEY: &str = "address";
+/// Where the sidecar's token, trust bundle and address for the identity service are mounted.
+pub const IDENTITY_FILES: &str = "/var/run/secrets/ferrule.dev/identity";
+/// Path of the identity service that certificates are asked for at.
+pub const CERTIFICATES_PATH: &str = "/v1/certificates";
+/// Annotation on pods that have a sidecar; its value is the version of the injector.
+pub const INJECTED_ANNOTATION: &str = "ferrule.dev/injected";
 /// User and group id of the sidecar; its traffic is exempt from the redirect.
 pub const PROXY_UID: u32 = 15100;
 
@@ -28,10 +45,12 @@ pub mod ports {
     pub const OUTBOUND: u16 = 15101;
     /// Sidecar: redirected inbound connections.
     pub const INBOUND: u16 = 15102;
-    /// Sidecar: `/ready`, `/live`, `/metrics`, `/config`.
+    /// Sidecar: `/ready`, `/live`, `/metrics`, `/config`, `/identity`.
     pub const ADMIN: u16 = 15110;
     /// Operator: admission webhook (HTTPS).
     pub const WEBHOOK: u16 = 15111;
     /// Operator: `/ready`, `/live`, `/metrics`.
     pub const OPERATOR_ADMIN: u16 = 15112;
+    /// Operator: certificates for sidecars (HTTPS).
+    pub const IDENTITY: u16 = 15113;
 }
