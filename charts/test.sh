@@ -68,6 +68,11 @@ holds 'pull secrets are passed on' 'name: registry-login' --set 'imagePullSecret
 holds 'annotations are passed on' 'example.com/team: mesh' --set 'podAnnotations.example\.com/team=mesh'
 holds 'labels are passed on' 'team: mesh' --set podLabels.team=mesh
 holds 'tolerations are passed on' 'operator: Exists' --set 'tolerations[0].operator=Exists'
+holds 'the user may supply the authority' 'FERRULE_AUTHORITY_SECRET, value: "mesh-ca"' --set identity.authoritySecret=mesh-ca
+holds 'which the operator may then read' 'resourceNames: \[mesh-ca\]' --set identity.authoritySecret=mesh-ca
+lacks 'without one it may read no other' 'FERRULE_AUTHORITY_SECRET'
+refuses 'a trust domain with a port' trustDomain --set identity.trustDomain=cluster.local:80
+refuses 'a life that is no duration' certificateLife --set identity.certificateLife=long
 refuses 'a value that there is not' replica --set replica=3
 refuses 'a value of the wrong type' replicas --set replicas=many
 refuses 'another failure policy' failurePolicy --set webhook.failurePolicy=Maybe

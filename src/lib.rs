@@ -3,11 +3,14 @@
 //! ```text
 //!   API server ──watch──▶ controller: observe → compile (pure) → apply ──▶ ConfigMap `ferrule`, status
 //!   API server ──admission review──▶ injector: review in, JSON patch out ──▶ pod with a sidecar
+//!   sidecar ──token and CSR──▶ identity: token reviewed, certificate signed ──▶ sidecar
 //! ```
 
 pub mod api;
 mod backoff;
 pub mod cli;
 pub mod controller;
+mod https;
+pub mod identity;
 pub mod injector;
 pub mod local;

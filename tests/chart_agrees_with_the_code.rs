@@ -87,6 +87,17 @@ fn ports_are_those_of_the_code() {
     let operator = chart("templates/operator.yaml");
     assert!(operator.contains(&format!("{{name: webhook, containerPort: {}}}", ports::WEBHOOK)));
     assert!(operator.contains(&format!("{{name: admin, containerPort: {}}}", ports::OPERATOR_ADMIN)));
+    assert!(operator.contains(&format!("{{name: identity, containerPort: {}}}", ports::IDENTITY)));
+    let identity = chart("templates/identity.yaml");
+    assert!(identity.contains(&format!("port: {}, targetPort: identity", ports::IDENTITY)));
+    assert!(identity.contains(&format!("name: {}\n", names::IDENTITY_SERVICE)));
+}
+
+#[test]
+fn the_operator_may_keep_the_authority_and_publish_its_roots() {
+    let rbac = chart("templates/rbac.yaml");
+    assert!(rbac.contains(&format!("resourceNames: [{}]", names::TRUST_CONFIG_MAP)));
+    assert!(rbac.contains(&format!("resourceNames: [ferrule-webhook-tls, {}]", ferrule::identity::SECRET)));
 }
 
 /// Otherwise a default changed in one place would hold only for those who start the operator without the chart.
@@ -103,4 +114,14 @@ fn defaults_of_the_sidecar_are_those_of_the_code() {
         assert_eq!(value, &default.map(|quantity| quantity.to_string()).unwrap_or_default());
     }
     assert_eq!(values["proxy"]["logLevel"], Settings::new("unused").proxy.log_level);
+    let (identity, settings) = (&values["identity"], ferrule::identity::Settings::new("unused"));
+    assert_eq!(identity["trustDomain"], settings.trust_domain.to_string());
+    let duration = |key: &str| {
+        let text = identity[key].as_str().expect("text");
+        text.parse::<ferrule_config::Duration>().expect("a duration").get()
+    };
+    assert_eq!(duration("certificateLife"), settings.life.get());
+    assert_eq!(duration("rotationPatience"), settings.rotation_patience);
+    assert_eq!(identity["checkAddress"], settings.check_address);
+    assert_eq!(settings.authority_secret, None);
 }

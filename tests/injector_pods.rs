@@ -203,7 +203,7 @@ fn nothing_but_probes_is_changed_or_lost() {
         let mut left = injected(&original);
         let spec = left["spec"].as_object_mut().expect("spec");
         spec["initContainers"].as_array_mut().expect("list").drain(..2);
-        spec["volumes"].as_array_mut().expect("list").retain(|volume| volume["name"] != "ferrule-api");
+        spec["volumes"].as_array_mut().expect("list").retain(|volume| !is_ours(volume));
         let annotations = left["metadata"]["annotations"].as_object_mut().expect("annotations");
         annotations.remove("ferrule.dev/injected").expect("marked");
         if original["metadata"]["annotations"].get("kubectl.kubernetes.io/default-container").is_none() {
@@ -211,6 +211,10 @@ fn nothing_but_probes_is_changed_or_lost() {
         }
         assert_eq!(without_probes_and_emptiness(left), without_probes_and_emptiness(original), "{what}");
     }
+}
+
+fn is_ours(volume: &Value) -> bool {
+    ["ferrule-api", "ferrule-identity"].iter().any(|name| volume["name"] == *name)
 }
 
 fn without_probes_and_emptiness(value: Value) -> Value {
@@ -262,12 +266,25 @@ fn credentials_are_mounted_in_the_sidecar_alone() {
     for (what, pod) in table() {
         let pod = injected(&pod);
         let volumes = pod["spec"]["volumes"].as_array().expect("volumes");
-        let ours: Vec<_> = volumes.iter().filter(|volume| volume["name"] == "ferrule-api").collect();
-        assert_eq!(ours.len(), 1, "{what}");
-        assert_eq!(ours[0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"], 3600);
-        let mounts = json!([{"name": "ferrule-api", "mountPath": "/var/run/secrets/ferrule.dev/api", "readOnly": true}]);
+        let ours: Vec<_> = volumes.iter().filter(|volume| is_ours(volume)).collect();
+        assert_eq!(ours.len(), 2, "{what}");
+        for volume in ours {
+            let token = &volume["projected"]["sources"][0]["serviceAccountToken"];
+            assert_eq!(token["expirationSeconds"], 3600, "{what}");
+            // Each token is good for one thing.
+            let audience = (volume["name"] == "ferrule-identity").then_some("ferrule.dev/identity");
+            assert_eq!(token["audience"].as_str(), audience, "{what}");
+            let optional = (volume["name"] == "ferrule-identity").then_some(true);
+            let config_map = &volume["projected"]["sources"][1]["configMap"];
+            assert_eq!(config_map["optional"].as_bool(), optional, "no pod waits for the operator: {what}");
+        }
+        let mounts = json!([
+            {"name": "ferrule-api", "mountPath": "/var/run/secrets/ferrule.dev/api", "readOnly": true},
+            {"name": "ferrule-identity", "mountPath": "/var/run/secrets/ferrule.dev/identity", "readOnly": true},
+        ]);
         assert_eq!(sidecar(&pod)["volumeMounts"], mounts, "{what}");
-        assert!(!pod["spec"]["containers"].to_string().contains("ferrule-api"), "{what}");
+        let others = pod["spec"]["containers"].to_string();
+        assert!(!others.contains("ferrule-api") && !others.contains("ferrule-identity"), "{what}");
     }
 }
 
@@ -291,6 +308,9 @@ fn variables_are_what_the_proxy_reads() {
     assert_eq!(env(sidecar, "FERRULE_ACCESS_LOG")["value"], "json");
     assert_eq!(env(sidecar, "FERRULE_ACCESS_LOG_FILTER")["value"], "errors");
     assert_eq!(env(sidecar, "FERRULE_DRAIN_SECONDS")["value"], "20");
+    let service = "ferrule-identity.ferrule-system.svc:15113";
+    assert_eq!(env(sidecar, "FERRULE_IDENTITY")["value"], service);
+    assert_eq!(env(sidecar, "FERRULE_TRUST_DOMAIN")["value"], "cluster.local");
     for (name, path) in [
         ("POD_NAME", "metadata.name"),
         ("POD_NAMESPACE", "metadata.namespace"),

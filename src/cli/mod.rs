@@ -1,6 +1,7 @@
 //! Command line: one file a subcommand.
 
 pub mod crds;
+pub mod identity;
 pub mod local;
 mod log;
 pub mod operator;
@@ -21,7 +22,9 @@ pub struct Cli {
 pub enum Command {
     /// Print the CustomResourceDefinitions, or write them to a directory.
     Crds(crds::Args),
-    /// Run the operator: controller, injector and admin server.
+    /// Show the authority of the mesh, and change its root.
+    Identity(identity::Args),
+    /// Run the operator: controller, injector, identity service and admin server.
     Operator(Box<operator::Args>),
     /// Run the mesh on this machine, from a directory of files; no Kubernetes, no root.
     Local(local::Args),
@@ -35,6 +38,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Crds(args) => crds::run(&args),
+            Command::Identity(args) => identity::run(args),
             Command::Operator(args) => operator::run(*args),
             Command::Local(args) => local::run(args),
         }

@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use anyhow::Context as _;
-use ferrule_config::names;
+use ferrule_config::{Duration as Text, identity::TrustDomain, names};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     controller::{self, admin},
+    identity::{self, Life},
     injector::{self, Quantity},
 };
 
@@ -42,9 +43,40 @@ pub struct Args {
     /// Port of /ready, /live and /metrics (HTTP).
     #[arg(long, env = "FERRULE_ADMIN_LISTEN_PORT", default_value_t = names::ports::OPERATOR_ADMIN)]
     pub admin_port: u16,
+    /// Who is who in the mesh.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
     /// What is put into pods.
     #[command(flatten)]
     pub proxy: ProxyArgs,
+}
+
+/// Identities and their authority; see docs/identity.md.
+#[derive(Debug, clap::Args)]
+pub struct IdentityArgs {
+    /// Port of the identity service (HTTPS).
+    #[arg(long, env = "FERRULE_IDENTITY_LISTEN_PORT", default_value_t = names::ports::IDENTITY)]
+    pub identity_port: u16,
+    /// Service, in the operator's namespace, that leads to the identity service.
+    #[arg(long, env = "FERRULE_IDENTITY_SERVICE", default_value = names::IDENTITY_SERVICE)]
+    pub identity_service: String,
+    /// Name under which all identities stand: spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT.
+    #[arg(long, env = "FERRULE_TRUST_DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: TrustDomain,
+    /// Life of certificates, 2m to 168h. Sidecars renew them at half of it.
+    #[arg(long, env = "FERRULE_CERTIFICATE_LIFE", default_value = "24h")]
+    pub certificate_life: Life,
+    /// Secret in the operator's namespace with an authority of yours, as cert-manager writes it: tls.crt, tls.key, ca.crt.
+    /// Default: the operator makes its own.
+    #[arg(long, env = "FERRULE_AUTHORITY_SECRET", value_name = "NAME")]
+    pub authority_secret: Option<String>,
+    /// Accept a token only from an address of the pod that it is bound to. Turn it off where the cluster's network
+    /// replaces the source address of connections to Services.
+    #[arg(long, env = "FERRULE_CHECK_ADDRESS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub check_address: bool,
+    /// How long a rotation of the root may wait for sidecars before an Event says so.
+    #[arg(long, env = "FERRULE_ROTATION_PATIENCE", default_value = "15m")]
+    pub rotation_patience: Text,
 }
 
 /// The sidecar that the injector puts into pods.
@@ -96,17 +128,28 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         "cannot find the cluster; inside a pod the service account token must be mounted, outside set KUBECONFIG",
     )?;
     let stop = stop_on_signal().context("cannot listen to signals")?;
-    let Args { namespace, pod_name, webhook_service, webhook_configuration, webhook_port, admin_port, proxy } =
-        args;
+    let Args {
+        namespace,
+        pod_name,
+        webhook_service,
+        webhook_configuration,
+        webhook_port,
+        admin_port,
+        identity: identities,
+        proxy,
+    } = args;
     // An empty holder is how a Lease says that it is free.
     let identity = pod_name
         .filter(|name| !name.is_empty())
         .map_or_else(host_name, Ok)
         .context("cannot tell the host's name; give --pod-name")?;
 
+    let lead = controller::Lead::default();
+    let identities = identity_settings(identities, &namespace, &identity);
     let controller = controller::Settings {
         namespace: namespace.clone(),
         identity: identity.clone(),
+        lead: lead.clone(),
         metrics: controller::Metrics::default(),
         health: controller::Health::default(),
     };
@@ -115,6 +158,11 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         webhook_service,
         webhook_configuration,
         webhook_port,
+        identity: injector::IdentitySettings {
+            server_name: identities.server_name(),
+            port: names::ports::IDENTITY,
+            trust_domain: identities.trust_domain.clone(),
+        },
         proxy: proxy.into(),
         metrics: injector::Metrics::default(),
         readiness: injector::Readiness::default(),
@@ -127,8 +175,10 @@ async fn operate(args: Args) -> anyhow::Result<()> {
 
     // The admin server outlives the others, so that it tells how they end.
     let (admin_end, admin_stop) = watch::channel(false);
-    let mut admin = tokio::spawn(admin::serve(listener, admin_of(&controller, &injector), admin_stop));
+    let told = admin_of(&controller, &injector, &identities);
+    let mut admin = tokio::spawn(admin::serve(listener, told, admin_stop));
     let mut controller = tokio::spawn(controller::run(client.clone(), controller, stop.clone()));
+    let mut identities = tokio::spawn(identity::run(client.clone(), identities, lead, stop.clone()));
     let mut injector = tokio::spawn(injector::run(client, injector, stop.clone()));
 
     let mut stopped = stop.clone();
@@ -137,17 +187,21 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         ended = &mut admin => { ended??; anyhow::bail!("the admin server ended by itself"); }
         ended = &mut controller => { ended?; anyhow::ensure!(*stop.borrow(), "the controller ended by itself"); }
         ended = &mut injector => { ended??; anyhow::ensure!(*stop.borrow(), "the injector ended by itself"); }
+        ended = &mut identities => { ended??; anyhow::ensure!(*stop.borrow(), "the identity service ended by itself"); }
     }
-    let both = async {
+    let all = async {
         if !controller.is_finished() {
             (&mut controller).await?;
         }
         if !injector.is_finished() {
             (&mut injector).await??;
         }
+        if !identities.is_finished() {
+            (&mut identities).await??;
+        }
         anyhow::Ok(())
     };
-    match timeout(SHUTDOWN, both).await {
+    match timeout(SHUTDOWN, all).await {
         Ok(ended) => ended?,
         Err(_) => warn!("does not end in time; what is under way is given up"),
     }
@@ -155,8 +209,36 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn admin_of(controller: &controller::Settings, injector: &injector::Settings) -> admin::Admin {
+fn identity_settings(args: IdentityArgs, namespace: &str, replica: &str) -> identity::Settings {
+    let IdentityArgs {
+        identity_port,
+        identity_service,
+        trust_domain,
+        certificate_life,
+        authority_secret,
+        check_address,
+        rotation_patience,
+    } = args;
+    identity::Settings {
+        namespace: namespace.to_owned(),
+        service: identity_service,
+        port: identity_port,
+        trust_domain,
+        life: certificate_life,
+        authority_secret: authority_secret.filter(|name| !name.is_empty()),
+        rotation_patience: rotation_patience.get(),
+        check_address,
+        ..identity::Settings::new(replica)
+    }
+}
+
+fn admin_of(
+    controller: &controller::Settings,
+    injector: &injector::Settings,
+    identities: &identity::Settings,
+) -> admin::Admin {
     let mut registry = Registry::default();
+    identities.metrics.register(&mut registry);
     controller.metrics.register(&mut registry);
     injector.metrics.register(&mut registry);
     let (ready, alive, webhook) =

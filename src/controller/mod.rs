@@ -29,8 +29,9 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use election::LEASE;
+pub use election::{LEASE, Lead, Tenure};
 pub use metrics::{Health, Metrics, Operation, Outcome};
+pub(crate) use refusal::Refusal;
 
 use apply::Applier;
 use observe::{Kind, Observed};
@@ -46,6 +47,8 @@ pub struct Settings {
     pub namespace: String,
     /// Identity in the Lease, which no other replica may have: the name of the pod.
     pub identity: String,
+    /// Whether this replica leads; for others who write only then. A clone shares the state.
+    pub lead: Lead,
     /// Counters that the caller has registered. A clone shares them.
     pub metrics: Metrics,
     /// Whether the controller is ready and alive. A clone shares the state.
@@ -55,7 +58,7 @@ pub struct Settings {
 /// Watches, and writes while it leads, until `shutdown` turns true; then the lead is given up, after the last
 /// write. Trouble with the API server is no error but is logged, counted and tried again.
 pub async fn run(client: Client, settings: Settings, shutdown: signal::Receiver<bool>) {
-    let Settings { namespace, identity, metrics, health } = settings;
+    let Settings { namespace, identity, lead, metrics, health } = settings;
     let (sender, messages) = mpsc::channel(CHANNEL);
     let mut watches = JoinSet::new();
     for kind in Kind::ALL {
@@ -63,7 +66,7 @@ pub async fn run(client: Client, settings: Settings, shutdown: signal::Receiver<
     }
     drop(sender);
 
-    let (grant, tenure) = election::channel();
+    let Lead { grant, tenure } = lead;
     let (stop_election, election_stopped) = signal::channel(false);
     let election = tokio::spawn(election::run(
         client.clone(),

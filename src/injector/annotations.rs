@@ -8,7 +8,7 @@ use super::{AccessLog, ProxySettings, Quantity, Refusal, Resources};
 
 const PREFIX: &str = "ferrule.dev/";
 /// Names the version that injected the pod; set by the injector, never by a user.
-pub const INJECTED: &str = "ferrule.dev/injected";
+pub const INJECTED: &str = ferrule_config::names::INJECTED_ANNOTATION;
 /// Inbound ports that are not redirected.
 pub const EXCLUDE_INBOUND_PORTS: &str = "ferrule.dev/exclude-inbound-ports";
 /// Outbound ports that are not redirected.

@@ -11,11 +11,13 @@ use std::{collections::BTreeSet, fmt::Display};
 use ferrule_config::names::{self, ports};
 use serde_json::{Map, Value, json};
 
-use super::{ProxySettings, Resources, annotations::Options};
+use super::{IdentitySettings, ProxySettings, Resources, annotations::Options};
 
 /// Name of the volume with the sidecar's token and the API server's certificate authority.
 pub(super) const API_VOLUME: &str = "ferrule-api";
 const API_PATH: &str = "/var/run/secrets/ferrule.dev/api";
+/// Name of the volume with what the sidecar needs to get its certificate.
+pub(super) const IDENTITY_VOLUME: &str = "ferrule-identity";
 /// The kubelet renews the token when a fifth of this is left.
 const TOKEN_SECONDS: u64 = 3600;
 
@@ -59,9 +61,11 @@ pub(super) fn init(options: &Options, proxy: &ProxySettings, app_armor: bool) ->
 pub(super) fn sidecar(
     options: &Options,
     proxy: &ProxySettings,
+    identity: &IdentitySettings,
     probes: &BTreeSet<u16>,
     app_armor: bool,
 ) -> Value {
+    let IdentitySettings { server_name, port, trust_domain } = identity;
     let env = vec![
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
@@ -74,6 +78,8 @@ pub(super) fn sidecar(
         variable("FERRULE_ACCESS_LOG_FILTER", &options.access_log.filter),
         variable("FERRULE_TCP_PROBES", join(probes)),
         variable("FERRULE_DRAIN_SECONDS", options.drain_seconds),
+        variable("FERRULE_IDENTITY", format_args!("{server_name}:{port}")),
+        variable("FERRULE_TRUST_DOMAIN", trust_domain),
     ];
     let ready = json!({"path": "/ready", "port": ports::ADMIN});
     let mut container = base(names::PROXY_CONTAINER, proxy);
@@ -98,7 +104,10 @@ pub(super) fn sidecar(
     container.insert("securityContext".into(), context);
     container.insert(
         "volumeMounts".into(),
-        json!([{"name": API_VOLUME, "mountPath": API_PATH, "readOnly": true}]),
+        json!([
+            {"name": API_VOLUME, "mountPath": API_PATH, "readOnly": true},
+            {"name": IDENTITY_VOLUME, "mountPath": names::IDENTITY_FILES, "readOnly": true},
+        ]),
     );
     Value::Object(container)
 }
@@ -108,10 +117,23 @@ pub(super) fn sidecar(
 ///
 /// The files are readable for user 15100 whatever the pod's `fsGroup`: without one the kubelet leaves the
 /// token world-readable inside the volume, with one every container is a member of that group.
-pub(super) fn volume() -> Value {
+pub(super) fn api_volume() -> Value {
     json!({"name": API_VOLUME, "projected": {"sources": [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+    ]}})
+}
+
+/// For the identity service, and for the sidecar alone: a token that is good for nothing else, the trust bundle and the
+/// service's address. A pod starts without the ConfigMap, too: then the sidecar waits for it, and traffic goes on.
+pub(super) fn identity_volume() -> Value {
+    let keys = [names::TRUST_BUNDLE_KEY, names::IDENTITY_ADDRESS_KEY];
+    let items = keys.map(|key| json!({"key": key, "path": key}));
+    json!({"name": IDENTITY_VOLUME, "projected": {"sources": [
+        {"serviceAccountToken": {
+            "path": "token", "audience": names::IDENTITY_AUDIENCE, "expirationSeconds": TOKEN_SECONDS,
+        }},
+        {"configMap": {"name": names::TRUST_CONFIG_MAP, "optional": true, "items": items}},
     ]}})
 }
 

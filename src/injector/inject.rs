@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Refusal, Settings,
     annotations::{Bounds, INJECTED, Options},
-    containers::{self, API_VOLUME},
+    containers::{self, API_VOLUME, IDENTITY_VOLUME},
     edit::{Edits, covers},
     podsecurity::Level,
     probes::Rewritten,
@@ -94,14 +94,14 @@ pub fn inject(pod: &Value, context: &Context<'_>, settings: &Settings) -> Result
 
     let app_armor = pod.has_own_app_armor_profile();
     let init = containers::init(&options, &settings.proxy, app_armor);
-    let sidecar = containers::sidecar(&options, &settings.proxy, &ports, app_armor);
+    let sidecar = containers::sidecar(&options, &settings.proxy, &settings.identity, &ports, app_armor);
     let mut edits = Edits::default();
     // Probes first: their pointers count the init containers as they are in the given pod.
     for (pointer, probe) in probes {
         edits.replace(&pointer, probe);
     }
     pod.put_init_containers(init, sidecar, &mut edits);
-    pod.put_volume(&mut edits);
+    pod.put_volumes(&mut edits);
     pod.put_annotations(&mut edits);
     Ok(Decision::Inject { patch: edits.into_patch(), warnings })
 }
@@ -192,8 +192,10 @@ impl<'a> Pod<'a> {
                 return Err(Refusal::ProxyUser { container: name.to_owned() });
             }
         }
-        if !self.injected && self.volumes.iter().any(|volume| is_named(volume, &[API_VOLUME])) {
-            return reserved("volume", API_VOLUME);
+        for name in [API_VOLUME, IDENTITY_VOLUME] {
+            if !self.injected && self.volumes.iter().any(|volume| is_named(volume, &[name])) {
+                return reserved("volume", name);
+            }
         }
         Ok(())
     }
@@ -245,13 +247,18 @@ impl<'a> Pod<'a> {
         }
     }
 
-    fn put_volume(&self, edits: &mut Edits) {
-        let volume = containers::volume();
-        match self.volumes.iter().position(|existing| is_named(existing, &[API_VOLUME])) {
-            Some(index) if covers(&self.volumes[index], &volume) => {}
-            Some(index) => edits.replace(&format!("/spec/volumes/{index}"), volume),
-            None if self.volumes.is_empty() => edits.add("/spec/volumes", json!([volume])),
-            None => edits.add("/spec/volumes/-", volume),
+    fn put_volumes(&self, edits: &mut Edits) {
+        let mut exists = !self.volumes.is_empty();
+        for (name, volume) in
+            [(API_VOLUME, containers::api_volume()), (IDENTITY_VOLUME, containers::identity_volume())]
+        {
+            match self.volumes.iter().position(|existing| is_named(existing, &[name])) {
+                Some(index) if covers(&self.volumes[index], &volume) => {}
+                Some(index) => edits.replace(&format!("/spec/volumes/{index}"), volume),
+                None if exists => edits.add("/spec/volumes/-", volume),
+                None => edits.add("/spec/volumes", json!([volume])),
+            }
+            exists = true;
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the injector must know; the command line fills it in.
 
-use ferrule_config::names;
+use ferrule_config::{identity::TrustDomain, names};
 
 use super::{Metrics, Quantity, Readiness};
 
@@ -15,12 +15,35 @@ pub struct Settings {
     pub webhook_configuration: String,
     /// TCP port of the webhook on all addresses of the host; 0 picks a free one.
     pub webhook_port: u16,
+    /// Where sidecars get their certificates.
+    pub identity: IdentitySettings,
     /// What is put into pods.
     pub proxy: ProxySettings,
     /// Counters that the caller has registered, to be rendered by the admin server. A clone shares them.
     pub metrics: Metrics,
     /// Tells the admin server whether this replica answers reviews. A clone shares the state.
     pub readiness: Readiness,
+}
+
+/// Where sidecars get their certificates, and the name under which they stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentitySettings {
+    /// Name in the identity service's own certificate.
+    pub server_name: String,
+    /// Port of its Service.
+    pub port: u16,
+    /// The name under which all identities stand.
+    pub trust_domain: TrustDomain,
+}
+
+impl Default for IdentitySettings {
+    fn default() -> Self {
+        Self {
+            server_name: format!("{}.{}.svc", names::IDENTITY_SERVICE, names::SYSTEM_NAMESPACE),
+            port: names::ports::IDENTITY,
+            trust_domain: TrustDomain::default(),
+        }
+    }
 }
 
 /// The sidecar as it is without annotations on the pod.
@@ -83,6 +106,7 @@ impl Settings {
             webhook_service: "ferrule-webhook".to_owned(),
             webhook_configuration: "ferrule-injector".to_owned(),
             webhook_port: names::ports::WEBHOOK,
+            identity: IdentitySettings::default(),
             proxy: ProxySettings {
                 image: proxy_image.into(),
                 image_pull_policy: None,

@@ -25,6 +25,7 @@ impl Replica {
         let settings = controller::Settings {
             namespace: "ferrule-system".into(),
             identity: identity.into(),
+            lead: controller::Lead::default(),
             metrics: metrics.clone(),
             health: health.clone(),
         };

@@ -57,11 +57,34 @@ impl Tenure {
     }
 }
 
-/// A tenure that is never held, and the end that grants it.
-#[must_use]
-pub fn channel() -> (watch::Sender<Option<Instant>>, Tenure) {
-    let (grant, tenure) = watch::channel(None);
-    (grant, Tenure(tenure))
+/// The lead: who grants it, and who asks whether it is held. At first it is not.
+#[derive(Clone, Debug)]
+pub struct Lead {
+    pub(super) grant: watch::Sender<Option<Instant>>,
+    pub(super) tenure: Tenure,
+}
+
+impl Default for Lead {
+    fn default() -> Self {
+        let (grant, tenure) = watch::channel(None);
+        Self { grant, tenure: Tenure(tenure) }
+    }
+}
+
+impl Lead {
+    /// One that is held without an election until then, by a process that has no rivals.
+    #[must_use]
+    pub fn without_rivals(until: Instant) -> Self {
+        let lead = Self::default();
+        lead.grant.send_replace(Some(until));
+        lead
+    }
+
+    /// Whether this replica leads.
+    #[must_use]
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.clone()
+    }
 }
 
 /// Seeks the lead until `shutdown` turns true, then gives it up.
