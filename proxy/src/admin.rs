@@ -1,4 +1,4 @@
-//! The admin port: `/ready`, `/live`, `/metrics`, `/config`, and the TCP probes that the injector rewrites.
+//! The admin port: `/ready`, `/live`, `/metrics`, `/config`, `/identity`, and the TCP probes that the injector rewrites.
 //!
 //! It only tells, it changes nothing, and it tells no secret.
 
@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     discovery::Discovery,
     drain::Drain,
+    identity::Identity,
     telemetry::{Format, Telemetry},
 };
 
@@ -35,6 +36,8 @@ pub struct Admin {
     pub telemetry: Arc<Telemetry>,
     /// For `/config`.
     pub discovery: Discovery,
+    /// For `/identity`.
+    pub identity: Identity,
     /// For `/ready`: a proxy that ends is not ready.
     pub drain: Drain,
     /// Ports that `/probe/tcp/PORT` may connect to.
@@ -86,9 +89,13 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
             let config = serde_json::to_string_pretty(&admin.discovery.dump().await).unwrap_or_default();
             typed(StatusCode::OK, "application/json", (config + "\n").into_bytes())
         }
+        "/identity" => {
+            let report = serde_json::to_string_pretty(&admin.identity.report()).unwrap_or_default();
+            typed(StatusCode::OK, "application/json", (report + "\n").into_bytes())
+        }
         path => match path.strip_prefix("/probe/tcp/") {
             Some(port) => probe(&admin.tcp_probes, port).await,
-            None => text(StatusCode::NOT_FOUND, "there are /ready, /live, /metrics and /config\n"),
+            None => text(StatusCode::NOT_FOUND, "there are /ready, /live, /metrics, /config and /identity\n"),
         },
     })
 }

@@ -18,6 +18,7 @@ use crate::{
     discovery::Discovery,
     drain::{self, Drain, DrainControl, Phase},
     http2::upstreams::Upstreams,
+    identity::Identity,
     inbound::{self, Applications},
     limits::Limit,
     memory::{self, Burst},
@@ -118,6 +119,7 @@ pub async fn build(settings: &Settings) -> anyhow::Result<App> {
     let admin = Admin {
         telemetry: Arc::clone(&telemetry),
         discovery,
+        identity: Identity::start(settings.identity.as_ref(), Arc::clone(&telemetry)),
         drain,
         tcp_probes: settings.tcp_probes.clone(),
     };

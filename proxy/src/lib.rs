@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod drain;
 pub mod http1;
 pub mod http2;
+pub mod identity;
 pub mod inbound;
 pub mod limits;
 pub mod memory;

@@ -3,7 +3,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use ferrule_config::names::ports;
+use ferrule_config::{
+    identity::{SpiffeId, TrustDomain},
+    names::{self, ports},
+};
 use thiserror::Error;
 
 use crate::{
@@ -11,6 +14,7 @@ use crate::{
     discovery::{Address, Times},
     http1::head::{MAX_FIELDS, MAX_HEAD},
     http2::frame::MAX_31,
+    identity,
     limits::{Http2Limits, Limits},
     telemetry::{AccessLogOptions, Filter, Shape},
 };
@@ -41,6 +45,10 @@ pub struct Settings {
     pub drain: Duration,
     /// `FERRULE_ACCESS_LOG`: `off` (default), `text` or `json`; `FERRULE_ACCESS_LOG_FILTER`: `all` (default) or `errors`.
     pub access_log: Option<AccessLogOptions>,
+    /// `FERRULE_IDENTITY` (`HOST:PORT` of the identity service; without it there is no identity), `FERRULE_TRUST_DOMAIN`,
+    /// `POD_NAMESPACE` and `SERVICE_ACCOUNT` (whose identity it is), `FERRULE_IDENTITY_FILES` (directory with the token,
+    /// the trust bundle and the service's address; default: where the injector mounts them).
+    pub identity: Option<identity::Settings>,
     /// `FERRULE_LIMIT_…`: bounds on what a peer can make grow or last; each is named at its field.
     pub limits: Limits,
 }
@@ -127,6 +135,7 @@ impl Settings {
             parse(get("FERRULE_DRAIN_SECONDS"), "FERRULE_DRAIN_SECONDS", "seconds", |v| v.parse().ok())?
                 .map_or(Duration::from_secs(20), Duration::from_secs);
         let access_log = access_log(&get)?;
+        let identity = identity(&get)?;
         let limits = limits(&get)?;
         let times = times(&get)?;
         Ok(Self {
@@ -141,6 +150,7 @@ impl Settings {
             workers,
             drain,
             access_log,
+            identity,
             limits,
         })
     }
@@ -183,6 +193,29 @@ fn access_log(
     })?
     .flatten();
     Ok(shape.map(|shape| AccessLogOptions { shape, filter }))
+}
+
+/// Where the identity comes from, if there is to be one.
+fn identity(
+    get: &impl Fn(&'static str) -> Option<String>,
+) -> Result<Option<identity::Settings>, SettingsError> {
+    let Some(service) =
+        parse(get("FERRULE_IDENTITY"), "FERRULE_IDENTITY", "HOST:PORT", |value| value.parse().ok())?
+    else {
+        return Ok(None);
+    };
+    let expected = "a name like cluster.local";
+    let domain: Option<TrustDomain> =
+        parse(get("FERRULE_TRUST_DOMAIN"), "FERRULE_TRUST_DOMAIN", expected, |value| value.parse().ok())?;
+    let namespace = get("POD_NAMESPACE").unwrap_or_default();
+    let account = get("SERVICE_ACCOUNT").unwrap_or_default();
+    let id = SpiffeId::new(domain.unwrap_or_default(), &namespace, &account).map_err(|_| SettingsError {
+        variable: "POD_NAMESPACE/SERVICE_ACCOUNT",
+        value: format!("{namespace}/{account}"),
+        expected: "names of Kubernetes, for FERRULE_IDENTITY is set",
+    })?;
+    let files = get("FERRULE_IDENTITY_FILES").map_or_else(|| names::IDENTITY_FILES.into(), PathBuf::from);
+    Ok(Some(identity::Settings { service, id, files }))
 }
 
 /// The limits, each with its default where nothing is set.
@@ -332,6 +365,26 @@ mod tests {
             Ok(Some(AccessLogOptions { shape: json, filter: Filter::Errors }))
         );
         assert!(asked("xml", "").is_err() && asked("off", "some").is_err());
+    }
+
+    #[test]
+    fn an_identity_is_asked_for_where_somebody_gives_it() {
+        let settings = |service: &'static str, account: &'static str| {
+            Settings::from_env(move |name| match name {
+                "FERRULE_IDENTITY" => Some(service.to_owned()),
+                "POD_NAMESPACE" => Some("shop".to_owned()),
+                "SERVICE_ACCOUNT" => Some(account.to_owned()),
+                _ => None,
+            })
+        };
+        let identity = settings("ferrule-identity.ferrule-system.svc:15113", "cart").expect("valid").identity;
+        let identity = identity.expect("asked for");
+        assert_eq!(identity.id.to_string(), "spiffe://cluster.local/ns/shop/sa/cart");
+        assert_eq!(identity.service.host, "ferrule-identity.ferrule-system.svc");
+        assert_eq!(settings("", "").expect("valid").identity, None);
+        for (service, account) in [("host", "cart"), ("host:x", "cart"), (":1", "cart"), ("host:1", "")] {
+            assert!(settings(service, account).is_err(), "{service} {account}");
+        }
     }
 
     #[test]

@@ -410,3 +410,120 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     let digest = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, certificate);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// Sidecars as they are, with a kubelet that copies the ConfigMap into their volumes.
+mod sidecars {
+    use std::{path::Path, time::SystemTime};
+
+    use ferrule_proxy::identity::{Identity, Service, Settings};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct Pod {
+        files: TempDir,
+        identity: Identity,
+    }
+
+    impl Pod {
+        fn start(token: &str, address: &str) -> Self {
+            let files = tempfile::tempdir().expect("a directory");
+            std::fs::write(files.path().join("token"), token).expect("written");
+            std::fs::write(files.path().join("address"), address).expect("written");
+            let service = Service { host: replica::SERVER.to_owned(), port: 15113 };
+            let id = OWN.parse().expect("an identity");
+            let settings = Settings { service, id, files: files.path().to_owned() };
+            Self { identity: Identity::start(Some(&settings), Arc::default()), files }
+        }
+    }
+
+    fn mount(api: &Api, files: &Path) {
+        let Some(text) = published(api, "shop") else { return };
+        // At one stroke, as the kubelet does.
+        let new = files.join("new");
+        std::fs::write(&new, text).expect("written");
+        std::fs::rename(new, files.join("ca.crt")).expect("renamed");
+    }
+
+    /// Each verifies what the other shows.
+    fn agree(one: &Identity, two: &Identity) {
+        for (verifier, shown) in [(one, two), (two, one)] {
+            let (Some(bundle), Some(current)) = (verifier.bundle(), shown.current()) else { continue };
+            if verifier.current().is_none() || !current.is_valid(SystemTime::now()) {
+                continue;
+            }
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(bundle.roots()), provider);
+            verifier
+                .build()
+                .expect("a verifier")
+                .verify_client_cert(&current.key.cert[0], &current.key.cert[1..], UnixTime::now())
+                .expect("sidecars verify each other at every moment");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_root_changes_under_sidecars_that_verify_each_other_all_the_time() {
+        let (api, client) = Api::start().await;
+        add_namespace(&api, "shop");
+        let tokens = [add_pod(&api, "cart-1", "127.0.0.1"), add_pod(&api, "cart-2", "127.0.0.1")];
+        let pods = {
+            // The operator is not there yet; the sidecars start all the same.
+            let reserved = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = reserved.local_addr().expect("bound").to_string();
+            tokens.each_ref().map(|token| Pod::start(token, &address))
+        };
+        // Both pods are asked at the same address here, so the slower one speaks for both.
+        let reports = pods.each_ref().map(|pod| pod.identity.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let slower = move || {
+            let [one, two] = reports.each_ref().map(Identity::report);
+            let generation = |report: &Report| report.bundle.as_ref().map(|bundle| bundle.generation);
+            let one_is = generation(&one) < generation(&two);
+            let first = if one_is { one.clone() } else { two.clone() };
+            // The root of the other one, unless they agree.
+            let root = if one.root == two.root { one.root } else { None };
+            async move { Json(Report { root, ..first }) }
+        };
+        let router = Router::new().route("/identity", get(slower));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let replica = Replica::with(&client, true, |settings| {
+            settings.grace = Duration::from_millis(500);
+            settings.admin_port = port;
+            settings.life = "2m".parse().expect("a life");
+        })
+        .await;
+        for pod in &pods {
+            std::fs::write(pod.files.path().join("address"), replica.address.to_string()).expect("written");
+        }
+
+        let mut asked = None;
+        let mut roots = std::collections::BTreeSet::new();
+        let begin = std::time::Instant::now();
+        loop {
+            for pod in &pods {
+                mount(&api, pod.files.path());
+            }
+            agree(&pods[0].identity, &pods[1].identity);
+            let both: Vec<_> = pods.iter().filter_map(|pod| pod.identity.report().root).collect();
+            roots.extend(both.clone());
+            if both.len() == 2 && asked.is_none() {
+                let mut secret = api.object(SECRET).expect("there");
+                secret["metadata"]["annotations"]["ferrule.dev/rotate"] = json!("r1");
+                api.put(SECRET, secret);
+                asked = Some(both[0].clone());
+            }
+            let over = published(&api, "shop").is_some_and(|text| certificates(&text).len() == 1);
+            if let Some(old) = &asked
+                && over
+                && both.iter().all(|root| root != old)
+            {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(120), "{roots:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(roots.len(), 2, "one root before, another after");
+    }
+}

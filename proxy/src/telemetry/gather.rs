@@ -96,6 +96,20 @@ pub(super) const MENDED: About = counter(
     "ferrule_discovery_mended_total",
     "Objects that a watch had missed and a check brought up to date.",
 );
+pub(super) const CERTIFICATE_EXPIRY: About = gauge(
+    "ferrule_identity_certificate_expiry_timestamp_seconds",
+    "When the certificate in force ends, in seconds since 1970; 0 while there is none.",
+);
+pub(super) const TRUST_GENERATION: About = gauge(
+    "ferrule_identity_trust_bundle_generation",
+    "Number of the trust bundle in force; 0 while there is none.",
+);
+pub(super) const RENEWALS: About =
+    counter("ferrule_identity_renewals_total", "Certificates that were obtained.");
+pub(super) const RENEWAL_FAILURES: About = counter(
+    "ferrule_identity_renewal_failures_total",
+    "Attempts to get a certificate that failed, by cause.",
+);
 const LOG_LINES: About = counter("ferrule_access_log_lines_total", "Lines of the access log.");
 const LOG_DROPPED: About = counter(
     "ferrule_access_log_dropped_total",
@@ -149,6 +163,7 @@ impl Telemetry {
             },
         ];
         families.extend(self.discovery.tell());
+        families.extend(self.identity.tell());
         families.extend(process::tell());
         for family in &mut families {
             family.samples.sort_by(|one, other| one.labels.cmp(&other.labels));

@@ -17,6 +17,7 @@ mod exposition;
 mod flows;
 mod gather;
 mod histogram;
+mod identity;
 mod label;
 mod pool;
 mod process;
@@ -34,6 +35,7 @@ pub use self::{
     discovery::DiscoveryMetrics,
     exposition::Format,
     flows::Flows,
+    identity::IdentityMetrics,
     label::{GrpcStatus, Method},
     pool::Use,
     recorder::Recorder,
@@ -93,6 +95,8 @@ pub struct Telemetry {
     pub api_errors: Counter,
     /// What discovery holds, and whether that was right.
     pub discovery: DiscoveryMetrics,
+    /// How it goes with the certificate.
+    pub identity: IdentityMetrics,
 }
 
 impl Default for Telemetry {
@@ -119,6 +123,7 @@ impl Default for Telemetry {
             tls: Counters::new(gather::TLS, ["direction", "version", "server_name"], &capped),
             limits: Counters::new(gather::LIMITS, ["direction", "limit"], &capped),
             discovery: DiscoveryMetrics::new(&capped),
+            identity: IdentityMetrics::new(&capped),
             access_log: None,
             capped,
             config_refused: Counter::default(),
