@@ -3,6 +3,7 @@
 //! One installation is shared; the tests run in the order given here, each in namespaces of its own.
 
 mod faults;
+mod identity;
 mod injection;
 mod installation;
 mod propagation;
@@ -55,6 +56,8 @@ const TESTS: &[Test] = &[
     ("a_job_ends", injection::a_job_ends),
     ("pods_are_injected_only_where_asked", injection::pods_are_injected_only_where_asked),
     ("a_bad_annotation_is_refused", injection::a_bad_annotation_is_refused),
+    ("injected_pods_get_certificates", identity::injected_pods_get_certificates),
+    ("the_root_changes_under_traffic", identity::the_root_changes_under_traffic),
     ("scaling_loses_no_request", faults::scaling_loses_no_request),
     ("a_rolling_restart_loses_no_request", faults::a_rolling_restart_loses_no_request),
     (
