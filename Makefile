@@ -102,6 +102,7 @@ bench-profile: ## Where CPU time goes (MEASURE=h1-small PEER=ferrule): text and 
 
 fuzz: ## Every parser with random input, 20 s each (FUZZ_SECONDS=600 for longer).
 	proxy/fuzz/run.sh
+	fuzz/run.sh
 
 deny: ## Licences, sources and duplicates of the dependencies.
 	@[ -x $(DENY_ROOT)/bin/cargo-deny ] || $(CARGO) install --locked --quiet --root $(DENY_ROOT) cargo-deny

@@ -2,10 +2,12 @@
 # Runs the fuzz targets, all or those named, each for FUZZ_SECONDS (20). What they find new goes to FUZZ_CORPUS
 # (target/fuzz-corpus), not to the corpora of the tree; a failing input is left in proxy/fuzz/artifacts.
 set -euo pipefail
-cd "$(dirname "$0")"
+here=$(cd "$(dirname "$0")" && pwd)
+# fuzz/run.sh has targets of its own.
+cd "${FUZZ_DIR:-$here}"
 
 seconds=${FUZZ_SECONDS:-20}
-found=${FUZZ_CORPUS:-../../target/fuzz-corpus}
+found=${FUZZ_CORPUS:-$here/../../target/fuzz-corpus}
 sanitizer=${FUZZ_SANITIZER:-none}
 root=${FERRULE_CACHE:-$HOME/.cache/ferrule}/cargo
 

@@ -11,9 +11,10 @@
 mod certificates;
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -50,8 +51,41 @@ const DRAIN: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a request's connection comes from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// Open connections by address; clones share the count.
+#[derive(Clone, Debug, Default)]
+struct Peers(Arc<Mutex<HashMap<Peer, usize>>>);
+
+/// A connection that is counted until it is dropped.
+struct Place(Peers, Peer);
+
+impl Peers {
+    fn enter(&self, peer: Peer, most: usize) -> Option<Place> {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = peers.entry(peer).or_default();
+        // Whoever has none gets one, so no entry is left behind.
+        if *count >= most.max(1) {
+            return None;
+        }
+        *count += 1;
+        Some(Place(self.clone(), peer))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Self(peers, peer) = self;
+        let mut peers = peers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = peers.get_mut(peer) {
+            *count -= 1;
+            if *count == 0 {
+                peers.remove(peer);
+            }
+        }
+    }
+}
 
 /// Listens on both families where the host has IPv6, else on IPv4.
 pub(crate) async fn listen(port: u16) -> std::io::Result<TcpListener> {
@@ -63,12 +97,26 @@ pub(crate) async fn listen(port: u16) -> std::io::Result<TcpListener> {
     }
 }
 
+/// What a server's clients may take of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// How long a connection may last, where clients need it only once in a while.
+    pub(crate) longest: Option<Duration>,
+    /// Connections from one address, where there are many clients.
+    pub(crate) of_one_peer: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { longest: None, of_one_peer: CONNECTIONS }
+    }
+}
+
 /// Serves until `shutdown` turns true, and then until connections have ended or some seconds are over.
-/// `name` is what log lines call it; `longest` is how long a connection may last, where its clients need it only once
-/// in a while. Each request carries its [`Peer`].
+/// `name` is what log lines call it. Each request carries its [`Peer`].
 pub(crate) async fn serve(
     name: &'static str,
-    longest: Option<Duration>,
+    bounds: Bounds,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     router: Router,
@@ -76,6 +124,7 @@ pub(crate) async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let peers = Peers::default();
     let graceful = GracefulShutdown::new();
     let mut stop = pin!(async {
         stopped(shutdown).await;
@@ -87,11 +136,15 @@ pub(crate) async fn serve(
             () = &mut stop => break,
         };
         let Some((stream, peer, permit)) = accepted else { continue };
+        let Some(place) = peers.enter(peer, bounds.of_one_peer) else {
+            debug!(name, ?peer, "connection refused: too many of this address");
+            continue;
+        };
         let service = TowerToHyperService::new(router.clone().layer(Extension(peer)));
         let connection = connection(name, stream, acceptor.clone(), service, graceful.watcher());
         tokio::spawn(async move {
-            let _permit = permit;
-            match longest {
+            let _held = (permit, place);
+            match bounds.longest {
                 Some(longest) => timeout(longest, connection)
                     .await
                     .unwrap_or_else(|_| debug!(name, "connection ended for its age")),
@@ -155,5 +208,22 @@ async fn connection(
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         debug!(name, %error, "connection failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_bounded_number_of_connections() {
+        let peers = Peers::default();
+        let [one, two] = [1, 2].map(|last| Peer(Ipv4Addr::new(10, 0, 0, last).into()));
+        let held: Vec<_> = (0..3).filter_map(|_| peers.enter(one, 2)).collect();
+        assert_eq!(held.len(), 2);
+        assert!(peers.enter(two, 2).is_some(), "others are not held up");
+        drop(held);
+        assert!(peers.enter(one, 2).is_some());
+        assert!(peers.0.lock().expect("not poisoned").is_empty(), "nobody is remembered");
     }
 }

@@ -77,6 +77,18 @@ impl Csr {
         Ok(Self { key, names: names(&request)? })
     }
 
+    /// Whether it asks for any name.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    /// The key to be certified, as DER of its SubjectPublicKeyInfo.
+    #[must_use]
+    pub fn public_key(&self) -> Vec<u8> {
+        rcgen::PublicKeyData::subject_public_key_info(&self.key)
+    }
+
     /// The key to be certified.
     pub(super) fn key(&self) -> &SubjectPublicKeyInfo {
         &self.key
@@ -148,10 +160,7 @@ mod tests {
         let request = request(&[], &key);
         for body in [request.pem().expect("PEM").into_bytes(), request.der().to_vec()] {
             let csr = Csr::parse(&body).expect("a request");
-            assert_eq!(
-                rcgen::PublicKeyData::subject_public_key_info(csr.key()),
-                rcgen::PublicKeyData::subject_public_key_info(&key)
-            );
+            assert_eq!(csr.public_key(), rcgen::PublicKeyData::subject_public_key_info(&key));
         }
     }
 
@@ -213,8 +222,7 @@ mod tests {
             der[position] ^= change;
             if let Ok(read) = Csr::parse(&der) {
                 let own = Csr::parse(own.der()).expect("a request");
-                let key = |csr: &Csr| rcgen::PublicKeyData::subject_public_key_info(csr.key());
-                prop_assert_eq!((key(&read), read.names), (key(&own), own.names));
+                prop_assert_eq!((read.public_key(), read.names), (own.public_key(), own.names));
             }
         }
     }

@@ -31,7 +31,7 @@ mod state;
 mod status;
 mod supplied;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kube::Client;
 use thiserror::Error;
@@ -43,7 +43,7 @@ use tracing::info;
 
 use crate::{
     controller::Lead,
-    https::{self, Certificates},
+    https::{self, Bounds, Certificates},
 };
 
 pub use authority::{Authority, AuthorityError};
@@ -59,8 +59,8 @@ pub use settings::Settings;
 pub use state::{Phase, PhaseName, State, StateError};
 pub use status::Status;
 
-/// A connection serves one request of a sidecar; none needs longer.
-const LONGEST_CONNECTION: std::time::Duration = std::time::Duration::from_secs(30);
+/// A connection serves one request of a sidecar; none needs longer, and no pod needs many.
+const BOUNDS: Bounds = Bounds { longest: Some(Duration::from_secs(30)), of_one_peer: 16 };
 
 /// Why the identity service ended before it was asked to.
 #[derive(Debug, Error)]
@@ -126,7 +126,7 @@ pub async fn serve(
     let server = async {
         let tls = certificates.server_config()?;
         let router = service::router(app);
-        https::serve("identity", Some(LONGEST_CONNECTION), listener, tls, router, shutdown).await;
+        https::serve("identity", BOUNDS, listener, tls, router, shutdown).await;
         // An error means that nobody waits any more.
         let _ = ended.send(());
         Ok(())

@@ -35,7 +35,7 @@ use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch};
 use tracing::info;
 
-use crate::https;
+use crate::https::{self, Bounds};
 
 /// Why the injector ended before it was asked to.
 #[derive(Debug, Error)]
@@ -95,6 +95,6 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let app = Arc::new(server::App::new(settings, namespaces));
     let tls = certificates.server_config()?;
-    https::serve("webhook", None, listener, tls, server::router(app), shutdown).await;
+    https::serve("webhook", Bounds::default(), listener, tls, server::router(app), shutdown).await;
     Ok(())
 }
