@@ -62,7 +62,8 @@ unpack() {
 # What mariadb-install-db feeds to a new server, without help texts and test data.
 bootstrap() {
   local share=$work/root/usr/share/mysql
-  echo "CREATE DATABASE mysql; USE mysql; SET @auth_root_socket = NULL;"
+  # One statement a line, as --bootstrap reads them.
+  printf '%s;\n' "CREATE DATABASE mysql" "USE mysql" "SET @auth_root_socket = NULL"
   cat "$share"/mysql_system_tables.sql "$share"/mysql_performance_tables.sql "$share"/mysql_system_tables_data.sql
 }
 

@@ -48,6 +48,10 @@ fn of_namespace(report: &mut Report, namespace: &Namespace) {
                 &format!("{pod_name}: description"),
                 namespace.kubectl(&["describe", "pod", &pod_name]),
             );
+            report.section(
+                &format!("{pod_name}: logs"),
+                namespace.kubectl(&["logs", &pod_name, "--all-containers", LINES_KEPT]),
+            );
         }
         let logs = ["logs", &pod_name, "-c", PROXY_CONTAINER, LINES_KEPT];
         report.section(&format!("{pod_name}: sidecar log"), namespace.kubectl(&logs));
