@@ -64,7 +64,7 @@ pub async fn serve(
 ) {
     let destination = applications.at(address);
     let service = Arc::clone(&destination.now().cluster.service);
-    let connect = async || Ok((address, net::connect(address, worker.limits.connect).await?));
+    let connect = async || Ok((address, net::connect(address, worker.limits.connect_last).await?));
     let sniffed = Box::pin(sniff::sniff(&mut client, &destination, &worker.limits, connect)).await;
     let (found, told) = match sniffed {
         Ok(sniffed) => sniffed,
@@ -87,7 +87,7 @@ pub async fn serve(
             let _open = decided(Carried::Tcp);
             let upstream = match early {
                 Some((_, upstream)) => Ok(upstream),
-                None => net::connect(address, worker.limits.connect).await,
+                None => net::connect(address, worker.limits.connect_last).await,
             };
             match upstream {
                 Ok(upstream) => {

@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use crate::direction::Direction;
+
 /// Bounds on what a peer can make grow or last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// `FERRULE_LIMIT_CONNECT`: establishing a connection to an endpoint. Default: 1 s (Linkerd's).
     pub connect: Duration,
+    /// `FERRULE_LIMIT_CONNECT_LAST`: the same where there is no other endpoint to go on to, which are the pod's own
+    /// application, and for connections that carry bytes the last endpoint to be tried. Who has more clients waiting
+    /// than its listener holds answers only when the kernel asks again: after 1 s and after 3 s (RFC 6298). Default: 5 s
+    /// (Envoy's).
+    pub connect_last: Duration,
     /// `FERRULE_LIMIT_HEAD_TIME`: from the first byte of a request's head to its last; then 408. Default: 30 s.
     pub head: Duration,
     /// `FERRULE_LIMIT_IDLE`: without a request on a client's connection; then it is closed. Default: 1 h (Envoy's).
@@ -40,6 +47,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(1),
+            connect_last: Duration::from_secs(5),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(3600),
             detect: Duration::from_millis(50),
@@ -51,6 +59,18 @@ impl Default for Limits {
             interim_responses: 64,
             connections: 32_768,
             http2: Http2Limits::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// Time for establishing a connection on which requests are sent. Outbound ones have somewhere else to go, or are
+    /// answered.
+    #[must_use]
+    pub fn connecting(&self, direction: Direction) -> Duration {
+        match direction {
+            Direction::Outbound => self.connect,
+            Direction::Inbound => self.connect_last,
         }
     }
 }

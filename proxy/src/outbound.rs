@@ -100,12 +100,14 @@ async fn connect_any(
     let Affinity { hash, session } = Affinity::of_connection(balancer, || source);
     let mut tried = Vec::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no endpoint is ready");
-    for _ in 0..balancer.members().len().min(crate::retry::MAX_ATTEMPTS) {
+    let most = balancer.members().len().min(crate::retry::MAX_ATTEMPTS);
+    for attempt in 1..=most {
         let pick = Pick { hash, session, tried: &tried, now: Instant::now() };
         let picked = balancer.pick(&pick, |n| fastrand::usize(0..n));
         let Some(endpoint) = picked.filter(|endpoint| !tried.contains(&endpoint.address)) else { break };
         worker.recorder.pick(&snapshot.cluster.service);
-        match net::connect_either(endpoint.address, endpoint.other(), worker.limits.connect).await {
+        let limit = if attempt < most { worker.limits.connect } else { worker.limits.connect_last };
+        match net::connect_either(endpoint.address, endpoint.other(), limit).await {
             Ok(stream) => return Ok((endpoint.address, stream)),
             Err(error) => last = error,
         }

@@ -223,6 +223,7 @@ fn limits(get: &impl Fn(&'static str) -> Option<String>) -> Result<Limits, Setti
     let mut limits = Limits::default();
     for (variable, limit) in [
         ("FERRULE_LIMIT_CONNECT", &mut limits.connect),
+        ("FERRULE_LIMIT_CONNECT_LAST", &mut limits.connect_last),
         ("FERRULE_LIMIT_HEAD_TIME", &mut limits.head),
         ("FERRULE_LIMIT_IDLE", &mut limits.idle),
         ("FERRULE_LIMIT_CLIENT_STALL", &mut limits.client_stall),
@@ -407,6 +408,7 @@ mod tests {
         let (count, many, time) = (7, 65_536, Duration::from_secs(7));
         let all = Limits {
             connect: time,
+            connect_last: time,
             head: time,
             idle: time,
             detect: time,

@@ -62,10 +62,10 @@ impl Worker {
 
     /// What every HTTP/2 connection of this thread has in common.
     #[must_use]
-    pub fn http2_settings(&self) -> http2::upstreams::Settings<'_> {
-        let Limits { head_bytes, fields, head, idle, client_stall, connect, http2, .. } = self.limits;
+    pub fn http2_settings(&self, direction: Direction) -> http2::upstreams::Settings<'_> {
+        let Limits { head_bytes, fields, head, idle, client_stall, http2, .. } = self.limits;
         http2::upstreams::Settings {
-            connect,
+            connect: self.limits.connecting(direction),
             limits: Http2Limits { head_bytes, head_fields: fields, ..http2 },
             times: Times { idle, rest: REST, head, stall: client_stall },
             drain: &self.drain,
@@ -105,7 +105,8 @@ impl Worker {
             count(Use::Reused);
             return Ok((stream, false));
         }
-        let made = net::connect_either(endpoint.address, endpoint.other(), self.limits.connect).await;
+        let limit = self.limits.connecting(direction);
+        let made = net::connect_either(endpoint.address, endpoint.other(), limit).await;
         count(if made.is_ok() { Use::New } else { Use::Failed });
         Ok((made?, true))
     }

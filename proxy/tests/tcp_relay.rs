@@ -372,3 +372,33 @@ async fn the_first_request_to_an_application_that_is_not_there_is_answered_in_ht
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.contains("ferrule-error: app-connect"), "{answer}");
 }
+
+/// As without a mesh: the kernel asks such an application again, first after a second.
+#[tokio::test]
+async fn an_application_with_more_clients_waiting_than_it_holds_is_waited_for() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");
+    socket.listen(1).expect("listens");
+    socket.set_nonblocking(true).expect("a socket");
+    let listener = TcpListener::from_std(socket.into()).expect("listens");
+    let application = listener.local_addr().expect("bound");
+    let mut waiting = Vec::new();
+    while let Ok(connected) =
+        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(application)).await
+    {
+        waiting.push(connected.expect("queued"));
+    }
+    let road = Road::to(application, &[]).await;
+    let mut stream = road.connect().await;
+    // The sidecar has to have asked while nobody accepts, and to be told nothing.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    assert_eq!(stream.read_u8().await.expect("an answer"), b'?');
+}

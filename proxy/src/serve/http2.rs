@@ -44,7 +44,7 @@ pub async fn serve(
     direction: Direction,
 ) {
     let peer = client.peer_addr().ok();
-    let settings = worker.http2_settings();
+    let settings = worker.http2_settings(direction);
     let connection = Connection::new(Role::Server, settings.limits);
     let tell = |event| match event {
         Event::Opened(stream) => {

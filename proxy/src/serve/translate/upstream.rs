@@ -45,7 +45,8 @@ pub(super) async fn open(
     loop {
         let direction = plan.terms.direction;
         let count = |r#use| worker.recorder.pool(direction, true, r#use);
-        let connection = worker.upstreams(direction).connection(endpoint, worker.http2_settings()).await;
+        let connection =
+            worker.upstreams(direction).connection(endpoint, worker.http2_settings(direction)).await;
         let (connection, is_new) = connection.inspect_err(|_| count(Use::Failed))?;
         let bodiless = plan.head.method() == "HEAD";
         let head = |each: fields::Each<'_>| fields::request(plan.head, plan.request_headers, each);
