@@ -84,11 +84,27 @@ impl Cause {
         }
     }
 
-    /// How an attempt failed, if the endpoint's own sidecar says that it did: with this status and this name in the
-    /// `ferrule-error` field.
+    /// The same as a status of gRPC: UNIMPLEMENTED, UNAVAILABLE, DEADLINE_EXCEEDED or INTERNAL, from the gRPC project's
+    /// mapping of HTTP's.
     #[must_use]
-    pub fn told(status: u16, name: &[u8]) -> Option<(Self, Failure)> {
-        let is = |cause: Self| status == cause.status().0 && name == cause.name().as_bytes();
+    pub fn grpc_status(self) -> u8 {
+        match self.status().0 {
+            404 => 12,
+            429 | 502 | 503 => 14,
+            504 => 4,
+            _ => 13,
+        }
+    }
+
+    /// How an attempt failed, if the endpoint's own sidecar says that it did: with this status, or that of gRPC which
+    /// stands for it, and this name in the `ferrule-error` field.
+    #[must_use]
+    pub fn told(status: u16, grpc: Option<&[u8]>, name: &[u8]) -> Option<(Self, Failure)> {
+        let says = |cause: Self| match grpc {
+            Some(code) => status == 200 && code == cause.grpc_status().to_string().as_bytes(),
+            None => status == cause.status().0,
+        };
+        let is = |cause: Self| says(cause) && name == cause.name().as_bytes();
         if is(Self::AppConnect) {
             Some((Self::Connect, Failure::NotProcessed))
         } else if is(Self::Reset) {

@@ -278,3 +278,39 @@ async fn a_grpc_client_is_told_unavailable() {
         assert_eq!((response.status, response.field("grpc-status")), (200, "14"), "{death:?}: {response:?}");
     }
 }
+
+/// A server's sidecar says that nothing was processed, and the request's content is still on its way: gRPC's clients send
+/// a call's head before its first message.
+#[tokio::test]
+async fn a_call_that_no_application_took_goes_elsewhere_with_what_was_sent_of_it() {
+    let gone = Endpoint::new(&[], |mut peer, _| async move {
+        loop {
+            match peer.next_ever().await {
+                // Only when there is something to be lost.
+                Frame::Data { id, .. } => {
+                    let told = [(":status", "200"), ("grpc-status", "14"), ("ferrule-error", "app-connect")];
+                    peer.headers(id, &told, true).await;
+                }
+                Frame::Closed | Frame::Aborted => return,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    let there = Endpoint::named("there").await;
+    let world = World::new();
+    world.service_speaking("cart", &[gone.address, there.address], Some("grpc"));
+    let proxy = world.proxy(&["cart"], &[]).await;
+    let mut client = Peer::client(proxy.listeners[0]).await;
+    for _ in 0..20 {
+        let id = client.request("POST", "/", &[("content-type", "application/grpc")], false).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        client.data(id, b"first ", false).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client.data(id, b"second", true).await;
+        let response = client.response(id).await;
+        assert!(response.text().ends_with("\nfirst second"), "{response:?}");
+    }
+    let retried = metric(&proxy, r#"ferrule_retries_total{direction="outbound",service="shop/cart"}"#).await;
+    assert!(retried > 0 && gone.connections() > 0, "{retried} retries");
+}

@@ -29,12 +29,6 @@ use crate::{
     worker::{Direction, Worker},
 };
 
-/// gRPC's UNAVAILABLE, INTERNAL, UNIMPLEMENTED and DEADLINE_EXCEEDED.
-const GRPC_UNAVAILABLE: u8 = 14;
-const GRPC_INTERNAL: u8 = 13;
-const GRPC_UNIMPLEMENTED: u8 = 12;
-const GRPC_DEADLINE_EXCEEDED: u8 = 4;
-
 /// Serves the requests of a client. `read` holds what was already read from it.
 pub async fn serve(
     client: TcpStream,
@@ -153,7 +147,7 @@ async fn answer(stream: &Stream, head: &Fields, cause: Cause, detail: &str) -> O
     let grpc = head.value(b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
     let text: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
     if grpc {
-        let code = grpc_status(cause);
+        let code = cause.grpc_status();
         stream.send_section(true, |each| {
             each(hpack::Field::new(b":status", b"200"));
             each(hpack::Field::new(b"content-type", b"application/grpc"));
@@ -176,16 +170,6 @@ async fn answer(stream: &Stream, head: &Fields, cause: Cause, detail: &str) -> O
         let _ = stream.send(body.as_bytes(), true).await;
     }
     None
-}
-
-/// From the gRPC project's mapping of HTTP status codes.
-fn grpc_status(cause: Cause) -> u8 {
-    match cause.status().0 {
-        404 => GRPC_UNIMPLEMENTED,
-        429 | 502 | 503 => GRPC_UNAVAILABLE,
-        504 => GRPC_DEADLINE_EXCEEDED,
-        _ => GRPC_INTERNAL,
-    }
 }
 
 /// As gRPC wants its messages: printable ASCII but the percent sign stays.

@@ -37,7 +37,7 @@ pub(super) struct Failed {
     pub detail: String,
     /// It was made on a connection that had carried others before.
     pub reused: bool,
-    /// Content was taken from the client and is gone.
+    /// Content was taken from the client and can't be sent again.
     pub taken: bool,
 }
 
@@ -200,9 +200,11 @@ impl Attempt<'_> {
                 to.trailers(trailers).await.map_err(|_| Side::Endpoint)
             }
             Body::Streaming(client) => {
+                // An attempt before this one may have sent some of it.
+                self.plan.terms.notes.request_bytes.set(0);
                 let mut space = buffer::take();
                 let waits = (Some(&progress.reads_client), None);
-                let result = forward(*client, to, &mut space, progress, waits, self.plan.terms.notes).await;
+                let result = forward(client, to, &mut space, progress, waits, self.plan.terms.notes).await;
                 buffer::give_back(space);
                 result.map_err(|side| match side {
                     Transfer::From(ended) => Side::Client(ended),
@@ -222,7 +224,8 @@ impl Attempt<'_> {
     ) -> Result<Option<Fields>, Stop> {
         let status = head.status();
         if status >= 200 {
-            let told = head.value(ERROR_HEADER.as_bytes()).and_then(|name| Cause::told(status, name));
+            let grpc = head.value(b"grpc-status");
+            let told = head.value(ERROR_HEADER.as_bytes()).and_then(|name| Cause::told(status, grpc, name));
             if let Some((cause, failure)) = told
                 && self.plan.terms.trusts_endpoint()
                 && !progress.taken.get()

@@ -14,6 +14,7 @@
 mod attempt;
 pub mod fields;
 pub mod http1;
+mod replay;
 mod stall;
 mod upstream;
 
@@ -31,9 +32,10 @@ use crate::{
     retry::Replay,
     serve::attempts::{Attempts, Terms},
     telemetry::{GrpcStatus, Notes},
-    worker::Worker,
+    worker::{Direction, Worker},
 };
 use attempt::{Attempt, Failed};
+use replay::Kept;
 use stall::Progress;
 
 /// A request body is kept for another attempt up to this size, in bytes (Linkerd's limit).
@@ -49,6 +51,11 @@ pub trait Receiver {
     /// # Errors
     /// How it ended instead.
     async fn piece(&mut self, into: &mut Vec<u8>) -> Result<Piece, Ended>;
+
+    /// Whether all that it gave can be given again; when that is not wanted any more, it never can again.
+    fn is_replayable(&mut self, _wanted: bool) -> bool {
+        false
+    }
 }
 
 /// Where content and trailers go to.
@@ -115,7 +122,7 @@ enum Body<'a, R> {
     /// All of it is at hand and can be sent again.
     Whole(Vec<u8>, Option<Fields>),
     /// It comes from the client while it is sent.
-    Streaming(&'a mut R),
+    Streaming(Kept<'a, R>),
 }
 
 /// Sends the request and forwards the response.
@@ -149,6 +156,9 @@ pub async fn run(
         if !attempts.again(&to, (failure, cause), reused, Replay { idempotent, complete: !taken }) {
             return Outcome::Failed(cause, detail);
         }
+        if let Body::Streaming(kept) = &mut body {
+            kept.rewind();
+        }
     }
 }
 
@@ -161,7 +171,9 @@ async fn collect<'a, R: Receiver>(
         return Ok(Body::Whole(Vec::new(), None));
     }
     if !whole {
-        return Ok(Body::Streaming(client));
+        // An application is the only endpoint of its pod's sidecar.
+        let most = if plan.terms.direction == Direction::Outbound { MOST_REPLAYED } else { 0 };
+        return Ok(Body::Streaming(Kept::new(client, most)));
     }
     let mut content = Vec::new();
     loop {
@@ -207,7 +219,7 @@ async fn forward(
         note(from_waits, false);
         note(to_waits, true);
         if from_waits.is_some() {
-            progress.taken.set(true);
+            progress.taken.set(!from.is_replayable(progress.forwarded.get().is_none()));
         } else if let Piece::Trailers(trailers) = &piece
             && let Some(code) = trailers.value(b"grpc-status")
         {

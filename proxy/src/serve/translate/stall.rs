@@ -9,7 +9,7 @@ use crate::limits::{Limit, Limits};
 pub(super) struct Progress {
     /// Status of the response, once some of it was sent to the client.
     pub forwarded: Cell<Option<u16>>,
-    /// Content was taken from the client and is gone.
+    /// Content was taken from the client and can't be sent again.
     pub taken: Cell<bool>,
     /// Something was received or sent since this was last looked at.
     pub moved: Cell<bool>,

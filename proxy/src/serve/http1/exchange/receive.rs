@@ -150,7 +150,7 @@ impl Attempt<'_> {
             return Ok(());
         }
         let names = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(ERROR_HEADER));
-        let told = names.filter_map(|field| Cause::told(head.status, field.value)).next();
+        let told = names.filter_map(|field| Cause::told(head.status, None, field.value)).next();
         let replay = Replay { idempotent: self.plan.idempotent, complete: replayable };
         match told {
             Some((cause, failure)) if retry::may_retry(failure, replay, self.to.number) => {
