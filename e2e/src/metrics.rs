@@ -44,6 +44,23 @@ impl Metrics {
         self.matching(name, labels).count()
     }
 
+    /// Upper bound of a histogram's share, as its buckets tell it: the least `le` that covers it, over all samples that
+    /// have these labels. `None` when nothing was observed.
+    #[must_use]
+    pub fn quantile(&self, histogram: &str, labels: &[(&str, &str)], share: f64) -> Option<f64> {
+        let mut buckets: Vec<(f64, f64)> = Vec::new();
+        for sample in self.matching(&format!("{histogram}_bucket"), labels) {
+            let bound = sample.labels.get("le")?.replace("+Inf", "inf").parse().ok()?;
+            match buckets.iter_mut().find(|(known, _)| *known == bound) {
+                Some((_, count)) => *count += sample.value,
+                None => buckets.push((bound, sample.value)),
+            }
+        }
+        buckets.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        let (_, all) = *buckets.last().filter(|(_, all)| *all > 0.0)?;
+        buckets.iter().find(|(_, count)| *count >= all * share).map(|(bound, _)| *bound)
+    }
+
     fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
         self.0.iter().filter(move |sample| {
             let has =
@@ -103,5 +120,15 @@ mod tests {
         assert_eq!(metrics.sum("b", &[]), 1000.0);
         assert_eq!(metrics.count("a_total", &[]), 3);
         assert!(Metrics::parse("a{x=1} 2").is_err());
+    }
+
+    #[test]
+    fn quantiles_are_bounds_of_buckets() {
+        let text = "h_bucket{le=\"0.1\",x=\"1\"} 90\nh_bucket{le=\"0.5\",x=\"1\"} 99\nh_bucket{le=\"+Inf\",x=\"1\"} 100\n";
+        let metrics = Metrics::parse(text).expect("well formed");
+        assert_eq!(metrics.quantile("h", &[], 0.5), Some(0.1));
+        assert_eq!(metrics.quantile("h", &[("x", "1")], 0.99), Some(0.5));
+        assert_eq!(metrics.quantile("h", &[], 1.0), Some(f64::INFINITY));
+        assert_eq!(metrics.quantile("h", &[("x", "2")], 0.5), None);
     }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ferrule_config::names::PROXY_CONTAINER;
 use ferrule_e2e::{
+    metrics::Metrics,
     namespace::{Namespace, name_of},
     scene::Scene,
     shop::Shop,
+    suite::note,
     wait::eventually,
 };
 use serde_json::{Value, json};
@@ -56,9 +58,25 @@ pub fn pods_are_injected_only_where_asked(scene: &Scene) -> Result<()> {
         let found = has_sidecar(&namespace.get(&["pod", name])?);
         ensure!(found == expected, "pod {name}: sidecar {found}, expected {expected}");
     }
+    webhook_latency(scene)?;
     // Nothing of the mesh lies in a namespace that did not ask for it.
     let found = plain.kubectl(&["get", "configmaps", "-o", "name"])?;
     ensure!(!found.contains("configmap/ferrule"), "{found}");
+    Ok(())
+}
+
+/// What injection adds to the creation of a pod, as the API server counts it since it started.
+fn webhook_latency(scene: &Scene) -> Result<()> {
+    let metrics = Metrics::parse(&scene.cluster().kubectl(&["get", "--raw", "/metrics"])?)?;
+    let histogram = "apiserver_admission_webhook_admission_duration_seconds";
+    let labels = [("type", "admit"), ("operation", "CREATE")];
+    let count = metrics.sum(&format!("{histogram}_count"), &labels);
+    let at_most = |share| metrics.quantile(histogram, &labels, share).unwrap_or(f64::NAN);
+    let (median, p99) = (at_most(0.5), at_most(0.99));
+    note(&format!(
+        "the webhook took at most {median} s in half of {count} creations of pods, {p99} s in 99 %"
+    ));
+    ensure!(count > 0.0, "the API server counted no call of the webhook");
     Ok(())
 }
 
