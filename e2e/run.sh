@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests against a real cluster: brings ours up (or takes the one that
 # KUBECONFIG names), loads the images of this build, and runs one group of tests
-# or all but `scale`. Its exit code is the tests'.
+# or all but `scale` and `rotation`. Its exit code is the tests'.
 #
 # usage: [ONLY=GROUP] [KUBECONFIG=…] [FERRULE_E2E_…=…] run.sh [FILTER]
 #
@@ -18,8 +18,8 @@ main() {
     [[ -d $here/tests/$ONLY ]] || fail "ONLY=$ONLY: no such group; there are: $(group_names | xargs)"
     groups=("$ONLY")
   else
-    # Thousands of Services are not for every run.
-    mapfile -t groups < <(group_names | grep -vx scale)
+    # Thousands of Services, and the minutes that a rotation takes, are not for every run.
+    mapfile -t groups < <(group_names | grep -vxE 'scale|rotation')
   fi
 
   cluster

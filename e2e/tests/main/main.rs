@@ -57,7 +57,6 @@ const TESTS: &[Test] = &[
     ("pods_are_injected_only_where_asked", injection::pods_are_injected_only_where_asked),
     ("a_bad_annotation_is_refused", injection::a_bad_annotation_is_refused),
     ("injected_pods_get_certificates", identity::injected_pods_get_certificates),
-    ("the_root_changes_under_traffic", identity::the_root_changes_under_traffic),
     ("scaling_loses_no_request", faults::scaling_loses_no_request),
     ("a_rolling_restart_loses_no_request", faults::a_rolling_restart_loses_no_request),
     (
