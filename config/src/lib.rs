@@ -15,6 +15,7 @@ pub mod identity;
 mod mesh;
 pub mod names;
 pub mod shard;
+mod tls;
 pub mod trust;
 
 pub use balancer::{
@@ -27,3 +28,4 @@ pub use mesh::{
     Backend, FORMAT, HeaderChange, HeaderMatch, HeaderValueMatch, Match, Mesh, PathMatch, RouteEntry, Rule,
     Service, Timeouts,
 };
+pub use tls::{MinVersion, Modes, Peers, Selector, TlsMode, WorkloadTls};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, PortBalancer};
+use crate::{Duration, Peers, PortBalancer, WorkloadTls};
 
 /// Version of this format. A proxy refuses a [`Mesh`] of a newer one and keeps what it has.
 pub const FORMAT: u32 = 1;
@@ -22,6 +22,9 @@ pub struct Mesh {
     /// By name of the Service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, Service>,
+    /// What its pods accept, the narrowest first. A pod that no entry selects accepts everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<WorkloadTls>,
 }
 
 /// What the mesh does with requests to one Service.
@@ -38,6 +41,9 @@ pub struct Service {
     /// How requests are spread over its endpoints; nothing: by the default [`Balancer`](crate::Balancer).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub balancers: Vec<PortBalancer>,
+    /// Who answers behind it; nothing: no pod with a sidecar, and nothing is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Peers>,
 }
 
 /// One match and the rule that it leads to.

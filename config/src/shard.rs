@@ -167,7 +167,12 @@ mod tests {
     fn mesh(rules: &[String]) -> Mesh {
         let rules = rules.iter().map(|name| Rule { name: name.clone(), ..Rule::default() }).collect();
         let service = Service { rules, ..Service::default() };
-        Mesh { format: FORMAT, namespace: "shop".into(), services: [("cart".into(), service)].into() }
+        Mesh {
+            format: FORMAT,
+            namespace: "shop".into(),
+            services: [("cart".into(), service)].into(),
+            ..Mesh::default()
+        }
     }
 
     fn numbered(shards: Vec<Data>) -> BTreeMap<usize, Data> {

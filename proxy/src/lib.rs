@@ -28,6 +28,7 @@ pub mod memory;
 pub mod message;
 pub mod net;
 pub mod outbound;
+pub mod peer;
 pub mod pool;
 pub mod redirect;
 pub mod retry;

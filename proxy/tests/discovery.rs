@@ -280,7 +280,7 @@ async fn each_service_gets_its_rules_though_only_those_in_use_are_kept() {
             (name.to_owned(), ferrule_config::Service { rules: vec![rule], ..Default::default() })
         };
         let services = ["a", "b", "c"].map(service).into();
-        let mesh = Mesh { format: FORMAT, namespace: "shop".into(), services };
+        let mesh = Mesh { format: FORMAT, namespace: "shop".into(), services, ..Mesh::default() };
         let data = shard::split(&mesh).expect("small").remove(0);
         server.put("configmaps", "shop", "ferrule", json!({ "data": data }));
     };
@@ -383,7 +383,7 @@ async fn a_lost_event_is_mended_and_counted() {
     server.delete("endpointslices", "shop", "b-0");
     server.slice("shop", "c", 1, &["10.1.3.2"]);
     server.delete("services", "shop", "d");
-    let mesh = Mesh { format: FORMAT, namespace: "shop".into(), services: BTreeMap::default() };
+    let mesh = Mesh { format: FORMAT, namespace: "shop".into(), ..Mesh::default() };
     let data = shard::split(&mesh).expect("small").remove(0);
     server.put("configmaps", "shop", "ferrule", json!({ "data": data }));
     server.lose(false);

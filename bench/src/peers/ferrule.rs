@@ -40,6 +40,7 @@ pub(super) fn objects(hop: &Hop) -> anyhow::Result<Vec<(String, Value)>> {
             format: FORMAT,
             namespace: NAMESPACE.into(),
             services: [(FRONT.to_owned(), route())].into(),
+            ..Mesh::default()
         };
         for (index, data) in shard::split(&mesh)?.into_iter().enumerate() {
             let metadata = json!({"name": shard::name(index), "namespace": NAMESPACE});

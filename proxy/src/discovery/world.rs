@@ -324,7 +324,8 @@ mod tests {
             ((*name).to_owned(), ferrule_config::Service { rules: vec![rule], ..Default::default() })
         };
         let services = services.iter().map(service).collect();
-        let mesh = Mesh { format: ferrule_config::FORMAT, namespace: "shop".into(), services };
+        let mesh =
+            Mesh { format: ferrule_config::FORMAT, namespace: "shop".into(), services, ..Mesh::default() };
         let json = shard::split(&mesh).expect("small").remove(0);
         let (text, rest): (String, shard::Data) =
             (json["mesh.json"].clone(), json.into_iter().filter(|(key, _)| key != "mesh.json").collect());

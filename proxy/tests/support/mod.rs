@@ -71,8 +71,12 @@ impl World {
 
     /// The configuration of the Service `shop/NAME`.
     pub fn configure(&self, name: &str, service: Service) {
-        let mesh =
-            Mesh { format: FORMAT, namespace: "shop".into(), services: [(name.to_owned(), service)].into() };
+        let mesh = Mesh {
+            format: FORMAT,
+            namespace: "shop".into(),
+            services: [(name.to_owned(), service)].into(),
+            ..Mesh::default()
+        };
         let data = shard::split(&mesh).expect("small").remove(0);
         self.config_map(&serde_json::json!(data));
     }

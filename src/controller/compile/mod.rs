@@ -51,7 +51,7 @@ pub fn compile(observed: &Observed, namespace: &str) -> Compiled {
     }
     verdicts.extend(told);
     verdicts.extend(policy::compile(of));
-    let mesh = Mesh { format: FORMAT, namespace: namespace.to_owned(), services };
+    let mesh = Mesh { format: FORMAT, namespace: namespace.to_owned(), services, ..Mesh::default() };
     Compiled { mesh: Some(mesh), verdicts }
 }
 

@@ -1,0 +1,140 @@
+//! Encryption between sidecars: what a pod accepts, and what a client may expect of a Service's endpoints.
+//!
+//! ```text
+//!   MeshTLS ──▶ Mesh::tls       ──▶ the sidecar of a pod: what it accepts
+//!   Pods    ──▶ Service::peers  ──▶ the sidecars of its clients: whom to encrypt for, and who may answer
+//! ```
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// What connections are accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TlsMode {
+    /// Encrypted and plain ones.
+    #[default]
+    Permissive,
+    /// Only encrypted ones of known identity.
+    Strict,
+    /// Only plain ones, and none is encrypted.
+    Disabled,
+}
+
+/// Lowest version of TLS that is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum MinVersion {
+    /// RFC 5246.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// RFC 8446.
+    #[default]
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// Modes of a pod: one, and others for some of its ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Modes {
+    /// Of every port that is not named.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// By port of the container.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<u16, TlsMode>,
+    /// Lowest version of TLS.
+    #[serde(default)]
+    pub min_version: MinVersion,
+}
+
+impl Modes {
+    /// The mode of a port of the container.
+    #[must_use]
+    pub fn of(&self, port: u16) -> TlsMode {
+        self.ports.get(&port).copied().unwrap_or(self.mode)
+    }
+}
+
+/// Which pods of the namespace something holds for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Selector {
+    /// Labels that the pod must have, all of them. Empty: every pod.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+impl Selector {
+    /// Whether a pod with these labels is meant.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// What pods of the namespace accept. Of several entries the first that selects a pod decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadTls {
+    /// Which pods.
+    #[serde(default)]
+    pub selector: Selector,
+    /// What they accept.
+    #[serde(flatten)]
+    pub modes: Modes,
+}
+
+/// Who answers behind a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peers {
+    /// Service accounts, of the Service's own namespace, under which pods with a sidecar run that it selects; sorted.
+    /// Whoever answers on an encrypted connection must have one of these identities.
+    pub accounts: Vec<String>,
+    /// Addresses of pods behind it that have no sidecar, sorted: connections to them are not encrypted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plain: Vec<IpAddr>,
+    /// What its pods accept. Where they differ, the stricter.
+    #[serde(default)]
+    pub modes: Modes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_has_its_own_mode_or_the_pod_s() {
+        let modes = Modes {
+            mode: TlsMode::Strict,
+            ports: BTreeMap::from([(9090, TlsMode::Permissive)]),
+            ..Modes::default()
+        };
+        assert_eq!(modes.of(9090), TlsMode::Permissive);
+        assert_eq!(modes.of(8080), TlsMode::Strict);
+    }
+
+    #[test]
+    fn a_selector_wants_all_of_its_labels() {
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let selector = Selector { match_labels: labels(&[("app", "cart"), ("tier", "back")]) };
+        assert!(selector.selects(&labels(&[("app", "cart"), ("tier", "back"), ("x", "y")])));
+        assert!(!selector.selects(&labels(&[("app", "cart")])));
+        assert!(Selector::default().selects(&labels(&[])));
+    }
+
+    #[test]
+    fn it_survives_a_round_trip() {
+        let tls = WorkloadTls {
+            selector: Selector::default(),
+            modes: Modes { mode: TlsMode::Strict, ..Modes::default() },
+        };
+        let text = serde_json::to_string(&tls).expect("JSON");
+        assert_eq!(text, r#"{"selector":{},"mode":"strict","minVersion":"1.3"}"#);
+        assert_eq!(serde_json::from_str::<WorkloadTls>(&text).expect("parses"), tls);
+    }
+}
