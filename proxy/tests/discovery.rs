@@ -3,7 +3,6 @@
 mod api_server;
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
