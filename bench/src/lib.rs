@@ -12,6 +12,7 @@
 //! the measure fail. They run on Linux only: epoll, schedstat, pinning.
 #![cfg(target_os = "linux")]
 
+pub mod authority;
 pub mod backend;
 pub mod connection;
 pub mod content;

@@ -29,6 +29,17 @@ pub enum Measure {
     H1Two,
     /// HTTP/1.1, small bodies at 2,000 requests a second, through two proxies.
     LatencyTwo,
+    /// HTTP/1.1, small bodies, through two proxies with mutual TLS between them.
+    MtlsSmall,
+    /// HTTP/1.1, 64 KiB bodies, likewise.
+    #[value(name = "mtls-64k")]
+    MtlsLarge,
+    /// HTTP/1.1, small bodies at 2,000 requests a second, likewise.
+    MtlsLatency,
+    /// A connection for each request, carried as bytes, so that each takes a handshake between the proxies.
+    MtlsConnect,
+    /// TCP, 8 connections, one direction, likewise.
+    MtlsTcp,
     /// Resident memory: idle, with idle connections, after them.
     Memory,
 }
@@ -80,13 +91,19 @@ impl Measure {
     #[must_use]
     pub fn load(self) -> Load {
         match self {
-            Self::H1Small | Self::H1Two => Load::Closed { ask: Ask::H1Small, connections: 64, depth: 1 },
-            Self::H1Large => Load::Closed { ask: Ask::H1Large, connections: 64, depth: 1 },
-            Self::H1Connect => Load::Closed { ask: Ask::H1Connect, connections: 64, depth: 1 },
+            Self::H1Small | Self::H1Two | Self::MtlsSmall => {
+                Load::Closed { ask: Ask::H1Small, connections: 64, depth: 1 }
+            }
+            Self::H1Large | Self::MtlsLarge => {
+                Load::Closed { ask: Ask::H1Large, connections: 64, depth: 1 }
+            }
+            Self::H1Connect | Self::MtlsConnect => {
+                Load::Closed { ask: Ask::H1Connect, connections: 64, depth: 1 }
+            }
             Self::H2Small => Load::Closed { ask: Ask::H2Small, connections: 8, depth: 8 },
             Self::GrpcSmall => Load::Closed { ask: Ask::Grpc, connections: 8, depth: 8 },
-            Self::Tcp => Load::Stream { connections: 8 },
-            Self::Latency | Self::LatencyTwo => {
+            Self::Tcp | Self::MtlsTcp => Load::Stream { connections: 8 },
+            Self::Latency | Self::LatencyTwo | Self::MtlsLatency => {
                 Load::Constant { ask: Ask::H1Small, connections: 64, rate: RATE }
             }
             Self::Memory => Load::Held { ask: Ask::H1Small },
@@ -99,15 +116,28 @@ impl Measure {
         match self {
             Self::H2Small => Carry::Http2,
             Self::GrpcSmall => Carry::Grpc,
-            Self::Tcp => Carry::Tcp,
+            Self::Tcp | Self::MtlsConnect | Self::MtlsTcp => Carry::Tcp,
             _ => Carry::Http1,
         }
+    }
+
+    /// What the backend speaks, where it is not what the proxy is told.
+    #[must_use]
+    pub fn spoken(self) -> Carry {
+        if self == Self::MtlsConnect { Carry::Http1 } else { self.carry() }
+    }
+
+    /// Whether the proxies encrypt what goes between them, each with a certificate of its own.
+    #[must_use]
+    pub fn is_encrypted(self) -> bool {
+        use Measure::{MtlsConnect, MtlsLarge, MtlsLatency, MtlsSmall, MtlsTcp};
+        matches!(self, MtlsSmall | MtlsLarge | MtlsLatency | MtlsConnect | MtlsTcp)
     }
 
     /// Proxies between load and backend.
     #[must_use]
     pub fn hops(self) -> usize {
-        if matches!(self, Self::H1Two | Self::LatencyTwo) { 2 } else { 1 }
+        if matches!(self, Self::H1Two | Self::LatencyTwo) || self.is_encrypted() { 2 } else { 1 }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The whole benchmark: for each measure round after round, in each round one contender after another.
 
 use std::{
+    cell::OnceCell,
     fs,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
@@ -15,6 +16,7 @@ use clap::{Args, ValueEnum as _};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
+    authority::{self, Material},
     backend::Addresses,
     cpu,
     load::{self, Ask, Outcome, closed, stream},
@@ -126,6 +128,8 @@ struct Bench {
     addresses: Addresses,
     directory: tempfile::TempDir,
     own: PathBuf,
+    /// Made when it is first needed.
+    material: OnceCell<Material>,
     _backend: Running,
 }
 
@@ -148,7 +152,18 @@ impl Bench {
             thread::sleep(Duration::from_millis(10));
         };
         let (seconds, perf) = (options.seconds, options.perf.clone());
-        Ok(Self { binaries, seconds, perf, addresses, directory, own, _backend: backend })
+        let material = OnceCell::new();
+        Ok(Self { binaries, seconds, perf, addresses, directory, own, material, _backend: backend })
+    }
+
+    fn material(&self) -> anyhow::Result<Material> {
+        if let Some(material) = self.material.get() {
+            return Ok(material.clone());
+        }
+        let directory = self.directory.path().join("certificates");
+        fs::create_dir(&directory)?;
+        let material = authority::start(&directory).context("the certificate authority")?;
+        Ok(self.material.get_or_init(|| material).clone())
     }
 
     /// Measures one contender once.
@@ -185,7 +200,7 @@ impl Bench {
         contender: Contender,
         name: &str,
     ) -> anyhow::Result<Vec<(Figure, f64)>> {
-        let endpoints = match measure.carry() {
+        let endpoints = match measure.spoken() {
             Carry::Http1 => self.addresses.http1,
             Carry::Http2 => self.addresses.http2,
             Carry::Grpc => self.addresses.grpc,
@@ -196,7 +211,8 @@ impl Bench {
             for index in (0..measure.hops()).rev() {
                 let directory = self.directory.path().join(name.replace(' ', "-")).join(index.to_string());
                 fs::create_dir_all(&directory)?;
-                road.put(contender, measure.carry(), index > 0, &self.binaries, &directory)?;
+                let tls = if measure.is_encrypted() { Some(self.material()?) } else { None };
+                road.put(contender, measure.carry(), index > 0, tls, &self.binaries, &directory)?;
             }
         }
         road.ready(measure.load())?;
@@ -320,6 +336,7 @@ impl Road {
         contender: Contender,
         carry: Carry,
         inbound: bool,
+        tls: Option<Material>,
         binaries: &Binaries,
         directory: &Path,
     ) -> anyhow::Result<()> {
@@ -332,7 +349,7 @@ impl Road {
         let admin = addresses.pop().context("one more than there are endpoints")?;
         let ways = addresses.into_iter().zip(endpoints);
         let ways = ways.map(|(listen, endpoints)| Way { listen, endpoints }).collect();
-        let hop = Hop { carry, inbound, ways, admin };
+        let hop = Hop { carry, inbound, ways, admin, tls };
         let program = binaries.prepare(contender, &hop, directory)?;
         self.proxies.push(Running::start(&program, PROXY_CPU, &directory.join("log"))?);
         self.targets = hop.ways.iter().map(|way| way.listen).collect();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::{Carry, Hop};
+use super::{Carry, Hop, Material};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
@@ -15,11 +15,15 @@ pub(super) fn config(hop: &Hop) -> Value {
         .iter()
         .enumerate()
         .map(|(index, way)| {
+            let mut chain = json!({"filters": [filter(hop, &format!("out{index}"))]});
+            if let Some(material) = hop.accepts() {
+                chain["transport_socket"] = accepting(material, hop.carry);
+            }
             json!({
                 "name": format!("in{index}"),
                 "address": address(way.listen),
                 "tcp_backlog_size": 4096,
-                "filter_chains": [{"filters": [filter(hop.carry, &format!("out{index}"))]}],
+                "filter_chains": [chain],
             })
         })
         .collect();
@@ -27,7 +31,7 @@ pub(super) fn config(hop: &Hop) -> Value {
         .ways
         .iter()
         .enumerate()
-        .map(|(index, way)| cluster(hop.carry, &format!("out{index}"), &way.endpoints))
+        .map(|(index, way)| cluster(hop, &format!("out{index}"), &way.endpoints))
         .collect();
     json!({"static_resources": {"listeners": listeners, "clusters": clusters}})
 }
@@ -36,8 +40,8 @@ fn address(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip(), "port_value": address.port()}})
 }
 
-fn filter(carry: Carry, cluster: &str) -> Value {
-    if carry == Carry::Tcp {
+fn filter(hop: &Hop, cluster: &str) -> Value {
+    if hop.carry == Carry::Tcp {
         return json!({
             "name": "envoy.filters.network.tcp_proxy",
             "typed_config": {
@@ -52,7 +56,7 @@ fn filter(carry: Carry, cluster: &str) -> Value {
         "typed_config": {
             "@type": format!("{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
             "stat_prefix": "in",
-            "codec_type": if carry == Carry::Http1 { "HTTP1" } else { "HTTP2" },
+            "codec_type": if hop.carry == Carry::Http1 && hop.accepts().is_none() { "HTTP1" } else { "HTTP2" },
             "generate_request_id": false,
             "route_config": {"virtual_hosts": [{
                 "name": "all",
@@ -67,7 +71,7 @@ fn filter(carry: Carry, cluster: &str) -> Value {
     })
 }
 
-fn cluster(carry: Carry, name: &str, endpoints: &[SocketAddr]) -> Value {
+fn cluster(hop: &Hop, name: &str, endpoints: &[SocketAddr]) -> Value {
     let endpoints: Vec<_> =
         endpoints.iter().map(|endpoint| json!({"endpoint": {"address": address(*endpoint)}})).collect();
     let mut cluster = json!({
@@ -76,7 +80,8 @@ fn cluster(carry: Carry, name: &str, endpoints: &[SocketAddr]) -> Value {
         "lb_policy": "ROUND_ROBIN",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
     });
-    if matches!(carry, Carry::Http2 | Carry::Grpc) {
+    let between = hop.carry == Carry::Http1 && hop.connects().is_some();
+    if between || matches!(hop.carry, Carry::Http2 | Carry::Grpc) {
         cluster["typed_extension_protocol_options"] = json!({
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": format!("{TYPES}.upstreams.http.v3.HttpProtocolOptions"),
@@ -84,5 +89,40 @@ fn cluster(carry: Carry, name: &str, endpoints: &[SocketAddr]) -> Value {
             },
         });
     }
+    if let Some(material) = hop.connects() {
+        cluster["transport_socket"] = connecting(material, hop.carry);
+    }
     cluster
+}
+
+fn accepting(material: &Material, carry: Carry) -> Value {
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": format!("{TYPES}.transport_sockets.tls.v3.DownstreamTlsContext"),
+            "require_client_certificate": true,
+            "common_tls_context": context(material, carry),
+        },
+    })
+}
+
+fn connecting(material: &Material, carry: Carry) -> Value {
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": format!("{TYPES}.transport_sockets.tls.v3.UpstreamTlsContext"),
+            "common_tls_context": context(material, carry),
+        },
+    })
+}
+
+fn context(material: &Material, carry: Carry) -> Value {
+    let Material { root, pair, .. } = material;
+    let alpn: &[&str] = if carry == Carry::Tcp { &[] } else { &["h2"] };
+    json!({
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificates": [{"certificate_chain": {"filename": pair}, "private_key": {"filename": pair}}],
+        "validation_context": {"trusted_ca": {"filename": root}},
+        "alpn_protocols": alpn,
+    })
 }

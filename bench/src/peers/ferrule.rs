@@ -2,19 +2,21 @@
 //! matches by a header field, two endpoints, metrics.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
 };
 
 use ferrule_config::{
-    Backend, FORMAT, HeaderMatch, HeaderValueMatch, Match, Mesh, PathMatch, RouteEntry, Rule, Service, shard,
+    Backend, FORMAT, HeaderMatch, HeaderValueMatch, Match, Mesh, Modes, PathMatch, Peers, RouteEntry, Rule,
+    Service, TlsMode, shard,
 };
 use serde_json::{Value, json};
 
-use super::{Carry, Hop};
-use crate::content;
+use super::{Carry, Hop, Material};
+use crate::{authority, content};
 
-const NAMESPACE: &str = "bench";
+const NAMESPACE: &str = authority::NAMESPACE;
 /// What clients call.
 const FRONT: &str = "items";
 /// Where the matching rule leads.
@@ -30,18 +32,21 @@ pub(super) fn objects(hop: &Hop) -> anyhow::Result<Vec<(String, Value)>> {
         return Ok(objects);
     }
     for way in &hop.ways {
+        // Strict, so that nothing goes unencrypted if a certificate is not there yet.
+        let modes = Modes { mode: TlsMode::Strict, ..Modes::default() };
+        let accounts = vec![authority::ACCOUNT.to_owned()];
+        let peers = hop.connects().map(|_| Peers { accounts, modes, ..Peers::default() });
+        let mut services = BTreeMap::new();
         if hop.carry == Carry::Tcp {
             service(&mut objects, FRONT, hop.carry, &way.endpoints);
-            continue;
+            services.insert(FRONT.to_owned(), Service { peers, ..Service::default() });
+        } else {
+            service(&mut objects, FRONT, hop.carry, &[NOBODY]);
+            service(&mut objects, ROUTED, hop.carry, &way.endpoints);
+            services.insert(FRONT.to_owned(), route());
+            services.insert(ROUTED.to_owned(), Service { peers, ..Service::default() });
         }
-        service(&mut objects, FRONT, hop.carry, &[NOBODY]);
-        service(&mut objects, ROUTED, hop.carry, &way.endpoints);
-        let mesh = Mesh {
-            format: FORMAT,
-            namespace: NAMESPACE.into(),
-            services: [(FRONT.to_owned(), route())].into(),
-            ..Mesh::default()
-        };
+        let mesh = Mesh { format: FORMAT, namespace: NAMESPACE.into(), services, ..Mesh::default() };
         for (index, data) in shard::split(&mesh)?.into_iter().enumerate() {
             let metadata = json!({"name": shard::name(index), "namespace": NAMESPACE});
             objects.push((
@@ -119,7 +124,7 @@ fn service(objects: &mut Vec<(String, Value)>, name: &str, carry: Carry, endpoin
 }
 
 /// The proxy's settings.
-pub(super) fn environment(hop: &Hop, objects: &Path, admin: SocketAddr) -> Vec<(String, String)> {
+pub(super) fn environment(hop: &Hop, objects: &Path) -> Vec<(String, String)> {
     let listeners: Vec<_> = hop
         .ways
         .iter()
@@ -133,10 +138,23 @@ pub(super) fn environment(hop: &Hop, objects: &Path, admin: SocketAddr) -> Vec<(
         ("FERRULE_DISCOVERY", format!("dir:{}", objects.display())),
         ("FERRULE_REDIRECTED", "false".into()),
         (side, listeners.join(",")),
-        ("FERRULE_ADMIN", admin.to_string()),
+        ("FERRULE_ADMIN", hop.admin.to_string()),
         ("FERRULE_WORKERS", "1".into()),
         ("FERRULE_LOG", "warn".into()),
     ]
+    .into_iter()
+    .chain(hop.tls.iter().flat_map(identity))
     .map(|(name, value)| (name.to_owned(), value))
-    .to_vec()
+    .collect()
+}
+
+/// Who the proxy is, and who gives it its certificate.
+fn identity(material: &Material) -> [(&'static str, String); 5] {
+    [
+        ("FERRULE_IDENTITY", format!("{}:{}", authority::NAME, material.service.port())),
+        ("FERRULE_IDENTITY_FILES", material.mounted.display().to_string()),
+        ("POD_NAMESPACE", NAMESPACE.into()),
+        ("SERVICE_ACCOUNT", authority::ACCOUNT.into()),
+        ("FERRULE_MESH_TLS", "strict".into()),
+    ]
 }

@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context as _;
 use clap::ValueEnum;
 
-use crate::process::Program;
+use crate::{authority::Material, process::Program};
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
@@ -82,6 +82,21 @@ pub struct Hop {
     pub ways: Vec<Way>,
     /// Where it may tell of itself.
     pub admin: SocketAddr,
+    /// Certificates, if what goes between two proxies is encrypted: the outbound one connects with TLS 1.3, the inbound
+    /// one takes nothing else, and each wants the other's certificate.
+    pub tls: Option<Material>,
+}
+
+impl Hop {
+    /// Certificates for its listeners.
+    fn accepts(&self) -> Option<&Material> {
+        self.tls.as_ref().filter(|_| self.inbound)
+    }
+
+    /// Certificates for its connections to endpoints.
+    fn connects(&self) -> Option<&Material> {
+        self.tls.as_ref().filter(|_| !self.inbound)
+    }
 }
 
 /// Where the proxies' binaries are.
@@ -113,7 +128,7 @@ impl Binaries {
                 for (name, object) in ferrule::objects(hop)? {
                     write(&format!("objects/{name}.json"), &object.to_string())?;
                 }
-                program.environment = ferrule::environment(hop, &objects, hop.admin);
+                program.environment = ferrule::environment(hop, &objects);
             }
             Contender::Haproxy => {
                 let file = write("haproxy.cfg", &haproxy::config(hop))?;
