@@ -2,7 +2,7 @@
 //! Ferrule, whose sidecars keep no key in a file, a small identity service.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::Arc,
@@ -153,7 +153,8 @@ fn body(stream: &mut impl io::Read) -> anyhow::Result<Vec<u8>> {
         let mut head = httparse::Request::new(&mut fields);
         let httparse::Status::Complete(end) = head.parse(&bytes)? else { continue };
         let length = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
-        let length: usize = length.map_or(Ok(0), |field| std::str::from_utf8(field.value)?.parse().map_err(anyhow::Error::from))?;
+        let length: usize = length
+            .map_or(Ok(0), |field| std::str::from_utf8(field.value)?.parse().map_err(anyhow::Error::from))?;
         if bytes.len() >= end + length {
             return Ok(bytes[end..end + length].to_vec());
         }

@@ -94,9 +94,7 @@ impl Measure {
             Self::H1Small | Self::H1Two | Self::MtlsSmall => {
                 Load::Closed { ask: Ask::H1Small, connections: 64, depth: 1 }
             }
-            Self::H1Large | Self::MtlsLarge => {
-                Load::Closed { ask: Ask::H1Large, connections: 64, depth: 1 }
-            }
+            Self::H1Large | Self::MtlsLarge => Load::Closed { ask: Ask::H1Large, connections: 64, depth: 1 },
             Self::H1Connect | Self::MtlsConnect => {
                 Load::Closed { ask: Ask::H1Connect, connections: 64, depth: 1 }
             }
