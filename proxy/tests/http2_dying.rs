@@ -279,6 +279,22 @@ async fn a_grpc_client_is_told_unavailable() {
     }
 }
 
+/// A server whose deadline has passed cancels the call. The client's library tells that from its own deadline.
+#[tokio::test]
+async fn a_cancelled_call_is_cancelled_at_the_client_and_not_sent_again() {
+    let world = World::new();
+    world.service_speaking("cart", &[endpoint(ResetsStream(CANCEL)).await], Some("grpc"));
+    let proxy = world.proxy(&["cart"], &[]).await;
+    let mut client = Peer::client(proxy.listeners[0]).await;
+    for _ in 0..2 {
+        let response = client.send("POST", b"\0\0\0\0\0", &[("content-type", "application/grpc")]).await;
+        assert!(response.reset == Some(CANCEL) && !response.gone, "{response:?}");
+        assert_eq!(response.status, 0, "nothing was answered: {response:?}");
+    }
+    let retried = metric(&proxy, r#"ferrule_retries_total{direction="outbound",service="shop/cart"}"#).await;
+    assert_eq!(retried, 0);
+}
+
 /// A server's sidecar says that nothing was processed, and the request's content is still on its way: gRPC's clients send
 /// a call's head before its first message.
 #[tokio::test]

@@ -276,6 +276,12 @@ impl Fields {
         self.text(b":method")
     }
 
+    /// Whether it is the head of a gRPC call.
+    #[must_use]
+    pub fn is_grpc(&self) -> bool {
+        self.value(b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+    }
+
     /// `:scheme`, nothing for CONNECT.
     #[must_use]
     pub fn scheme(&self) -> &str {

@@ -144,7 +144,7 @@ fn decide<'a>(snapshot: &'a Snapshot, head: &Fields, source: Option<IpAddr>) -> 
 /// Answers in the place of an endpoint: to gRPC as gRPC has it, trailers alone, with a status of its own, which is
 /// returned.
 async fn answer(stream: &Stream, head: &Fields, cause: Cause, detail: &str) -> Option<u8> {
-    let grpc = head.value(b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
+    let grpc = head.is_grpc();
     let text: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
     if grpc {
         let code = cause.grpc_status();

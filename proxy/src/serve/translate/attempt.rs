@@ -14,7 +14,7 @@ use crate::{
     balance::Load,
     buffer,
     cause::Cause,
-    http2::{fields::Fields, streams::Ended},
+    http2::{fields::Fields, frame::Code, streams::Ended},
     limits::Limit,
     message::is_idempotent,
     retry::{self, Failure, Replay},
@@ -319,6 +319,9 @@ impl Attempt<'_> {
         }
         let (address, service) = (self.to.endpoint.address, &self.plan.terms.cluster.service);
         let (failure, cause, what) = match ended {
+            // An end that gRPC has a meaning for: the deadline has passed there, or a handler gave up. The client's library
+            // knows best which; any status of ours would be a guess.
+            Ended::ByPeer(Code::CANCEL) if self.plan.head.is_grpc() => return Stop::Broken,
             Ended::Refused => (Failure::NotProcessed, Cause::Reset, "refused the request".to_owned()),
             Ended::ByPeer(code) => {
                 (Failure::Reset, Cause::Reset, format!("reset the request (HTTP/2 error {})", code.0))
