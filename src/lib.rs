@@ -7,10 +7,14 @@
 //! ```
 
 pub mod api;
+#[cfg(feature = "kubernetes")]
 mod backoff;
 pub mod cli;
 pub mod controller;
+#[cfg(feature = "kubernetes")]
 mod https;
+#[cfg(feature = "kubernetes")]
 pub mod identity;
+#[cfg(feature = "kubernetes")]
 pub mod injector;
 pub mod local;

@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod drain;
 pub mod http1;
 pub mod http2;
+#[cfg_attr(not(feature = "tls"), path = "no_identity.rs")]
 pub mod identity;
 pub mod inbound;
 pub mod limits;

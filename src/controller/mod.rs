@@ -9,87 +9,34 @@
 //! without the API server is decided by pure functions of what was observed, and tested as such:
 //! [`compile`] what the mesh should do, [`plan`] what the cluster lacks, [`schedule`] whose turn it is.
 
+#[cfg(feature = "kubernetes")]
 pub mod admin;
+#[cfg(feature = "kubernetes")]
 mod apply;
 pub mod compile;
+#[cfg(feature = "kubernetes")]
 mod election;
+#[cfg(feature = "kubernetes")]
 mod metrics;
 pub mod observe;
 pub mod plan;
+#[cfg(feature = "kubernetes")]
 mod reconcile;
+#[cfg(feature = "kubernetes")]
 mod refusal;
+#[cfg(feature = "kubernetes")]
+mod run;
 pub mod schedule;
 pub mod status;
+#[cfg(feature = "kubernetes")]
 mod watch;
 pub mod writes;
 
-use kube::Client;
-use tokio::{
-    sync::{mpsc, watch as signal},
-    task::JoinSet,
-};
-
+#[cfg(feature = "kubernetes")]
 pub use election::{LEASE, Lead, Tenure};
+#[cfg(feature = "kubernetes")]
 pub use metrics::{Health, Metrics, Operation, Outcome};
+#[cfg(feature = "kubernetes")]
 pub(crate) use refusal::Refusal;
-
-use apply::Applier;
-use observe::{Kind, Observed};
-use reconcile::Reconciler;
-
-/// Messages of watches that wait for the loop; a watch waits in turn when they are more.
-const CHANNEL: usize = 1024;
-
-/// Everything that [`run`] needs besides a client.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Namespace of the operator; its Lease is there, and its pods are never injected.
-    pub namespace: String,
-    /// Identity in the Lease, which no other replica may have: the name of the pod.
-    pub identity: String,
-    /// Whether this replica leads; for others who write only then. A clone shares the state.
-    pub lead: Lead,
-    /// Counters that the caller has registered. A clone shares them.
-    pub metrics: Metrics,
-    /// Whether the controller is ready and alive. A clone shares the state.
-    pub health: Health,
-}
-
-/// Watches, and writes while it leads, until `shutdown` turns true; then the lead is given up, after the last
-/// write. Trouble with the API server is no error but is logged, counted and tried again.
-pub async fn run(client: Client, settings: Settings, shutdown: signal::Receiver<bool>) {
-    let Settings { namespace, identity, lead, metrics, health } = settings;
-    let (sender, messages) = mpsc::channel(CHANNEL);
-    let mut watches = JoinSet::new();
-    for kind in Kind::ALL {
-        watches.spawn(watch::run(client.clone(), kind, sender.clone(), metrics.clone()));
-    }
-    drop(sender);
-
-    let Lead { grant, tenure } = lead;
-    let (stop_election, election_stopped) = signal::channel(false);
-    let election = tokio::spawn(election::run(
-        client.clone(),
-        namespace.clone(),
-        identity.clone(),
-        grant,
-        metrics.clone(),
-        election_stopped,
-    ));
-
-    let observed = Observed::without_injection_in([namespace, KUBE_SYSTEM.to_owned()]);
-    let applier = Applier::new(client, tenure.clone(), identity, metrics.clone());
-    Reconciler::new(observed, applier, tenure, metrics.clone(), health).run(messages, shutdown).await;
-
-    watches.abort_all();
-    stop_election.send_replace(true);
-    if let Err(error) = election.await
-        && error.is_panic()
-    {
-        std::panic::resume_unwind(error.into_panic());
-    }
-    metrics.set_leader(false);
-}
-
-/// Its pods never get sidecars.
-const KUBE_SYSTEM: &str = "kube-system";
+#[cfg(feature = "kubernetes")]
+pub use run::{Settings, run};

@@ -17,12 +17,9 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{net::TcpStream, time::Instant};
-use tokio_rustls::TlsConnector;
 
-use super::{backoff::Backoff, error::ApiError};
+use super::{backoff::Backoff, error::ApiError, tls::Tls};
 use crate::discovery::Times;
 
 /// Where the injector mounts the credentials.
@@ -74,7 +71,6 @@ type Sender = SendRequest<Empty<Bytes>>;
 /// All connections to the API server.
 pub(super) struct Connections {
     address: Address,
-    server_name: ServerName<'static>,
     times: Times,
     open: Mutex<Vec<Open>>,
     /// One connects for all; the others wait for that.
@@ -92,8 +88,8 @@ struct Open {
 struct Gate {
     backoff: Backoff,
     not_before: Option<Instant>,
-    /// Certificates of the file that the connector was made from, and the connector.
-    tls: (Vec<u8>, TlsConnector),
+    /// Certificates of the file that it was made from, and what they made.
+    tls: (Vec<u8>, Tls),
 }
 
 /// A stream of a connection; counted until it is dropped.
@@ -118,11 +114,9 @@ impl Connections {
     /// # Errors
     /// When the address or the certificates can't be used.
     pub fn new(address: Address, times: Times) -> anyhow::Result<Self> {
-        let server_name = ServerName::try_from(address.host.clone())
-            .with_context(|| format!("API server's host {:?}", address.host))?;
         let ca = address.credentials.join("ca.crt");
         let pem = std::fs::read(&ca).with_context(|| format!("reading {}", ca.display()))?;
-        let tls = connector(&pem).with_context(|| format!("reading {}", ca.display()))?;
+        let tls = Tls::new(&address.host, &pem).with_context(|| format!("reading {}", ca.display()))?;
         let gate = Gate {
             backoff: Backoff::new(times.backoff.0, times.backoff.1),
             not_before: None,
@@ -130,7 +124,6 @@ impl Connections {
         };
         Ok(Self {
             address,
-            server_name,
             times,
             open: Mutex::default(),
             gate: tokio::sync::Mutex::new(gate),
@@ -185,7 +178,7 @@ impl Connections {
         if let Ok(pem) = std::fs::read(credentials.join("ca.crt"))
             && pem != gate.tls.0
         {
-            match connector(&pem) {
+            match Tls::new(host, &pem) {
                 Ok(tls) => gate.tls = (pem, tls),
                 Err(error) => {
                     tracing::warn!(%error, "new ca.crt of the API server refused; the old one stays");
@@ -194,7 +187,7 @@ impl Connections {
         }
         let tcp = TcpStream::connect((host.as_str(), *port)).await?;
         crate::net::prepare(&tcp);
-        let tls = gate.tls.1.connect(self.server_name.clone(), tcp).await?;
+        let tls = gate.tls.1.connect(tcp).await?;
         let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(self.times.ping.0)
@@ -223,20 +216,6 @@ impl Connections {
     fn lock(&self) -> MutexGuard<'_, Vec<Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn connector(pem: &[u8]) -> anyhow::Result<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        roots.add(certificate?)?;
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// The bearer token. Read anew each time: the kubelet renews the file.

@@ -20,6 +20,8 @@ mod lookup;
 mod object;
 mod plan;
 mod scope;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
