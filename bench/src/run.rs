@@ -171,11 +171,6 @@ impl Bench {
         if contender == Contender::Direct && measure == Measure::Memory {
             return;
         }
-        // Its sidecars have certificates and carry traffic without them yet: figures would be of something else.
-        if contender == Contender::Ferrule && measure.is_encrypted() {
-            eprintln!("{} Ferrule: left out, it does not encrypt yet", measure.name());
-            return;
-        }
         let name = format!("{} {} {}", measure.name(), contender.name(), round + 1);
         match self.figures(measure, contender, &name) {
             Ok(figures) => {

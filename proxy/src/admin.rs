@@ -1,4 +1,4 @@
-//! The admin port: `/ready`, `/live`, `/metrics`, `/config`, `/identity`, and the TCP probes that the injector rewrites.
+//! The admin port: `/ready`, `/live`, `/metrics`, `/config`, `/identity`, `/tls`, and the TCP probes that the injector rewrites.
 //!
 //! It only tells, it changes nothing, and it tells no secret.
 
@@ -24,6 +24,7 @@ use crate::{
     drain::Drain,
     identity::Identity,
     telemetry::{Format, Telemetry},
+    tls::Tls,
 };
 
 /// Connections that are served at once.
@@ -38,6 +39,8 @@ pub struct Admin {
     pub discovery: Discovery,
     /// For `/identity`.
     pub identity: Identity,
+    /// For `/tls`.
+    pub tls: Tls,
     /// For `/ready`: a proxy that ends is not ready.
     pub drain: Drain,
     /// Ports that `/probe/tcp/PORT` may connect to.
@@ -93,9 +96,16 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
             let report = serde_json::to_string_pretty(&admin.identity.report()).unwrap_or_default();
             typed(StatusCode::OK, "application/json", (report + "\n").into_bytes())
         }
+        "/tls" => {
+            let report = serde_json::to_string_pretty(&admin.tls.inbound().report()).unwrap_or_default();
+            typed(StatusCode::OK, "application/json", (report + "\n").into_bytes())
+        }
         path => match path.strip_prefix("/probe/tcp/") {
             Some(port) => probe(&admin.tcp_probes, port).await,
-            None => text(StatusCode::NOT_FOUND, "there are /ready, /live, /metrics, /config and /identity\n"),
+            None => text(
+                StatusCode::NOT_FOUND,
+                "there are /ready, /live, /metrics, /config, /identity and /tls\n",
+            ),
         },
     })
 }

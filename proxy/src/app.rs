@@ -26,6 +26,7 @@ use crate::{
     pool::Pool,
     settings::{ServicePort, Settings},
     telemetry::{AccessLog, Recorder, Telemetry},
+    tls::{Tls, accept::Handshakes, dial::Dialer},
     worker::{Direction, Worker},
 };
 
@@ -79,6 +80,7 @@ pub async fn build(settings: &Settings) -> anyhow::Result<App> {
     )
     .context("starting discovery")?;
     let (control, drain) = drain::channel();
+    let tls = Tls::new(settings.accepts.clone(), settings.own_addresses.clone(), Arc::clone(&telemetry));
     let mut roles = Vec::new();
     if let Some(redirected) = settings.redirected {
         roles.push((redirected.outbound, Role::RedirectedOutbound));
@@ -107,6 +109,7 @@ pub async fn build(settings: &Settings) -> anyhow::Result<App> {
             telemetry: Arc::clone(&telemetry),
             discovery: discovery.clone(),
             drain: drain.clone(),
+            tls: tls.clone(),
         };
         workers.push(
             std::thread::Builder::new()
@@ -116,10 +119,13 @@ pub async fn build(settings: &Settings) -> anyhow::Result<App> {
     }
     let listener = net::listen(settings.admin)?;
     let address = listener.local_addr()?;
+    let identity = Identity::start(settings.identity.as_ref(), Arc::clone(&telemetry));
+    tls.follow(identity.clone());
     let admin = Admin {
         telemetry: Arc::clone(&telemetry),
         discovery,
-        identity: Identity::start(settings.identity.as_ref(), Arc::clone(&telemetry)),
+        identity,
+        tls,
         drain,
         tcp_probes: settings.tcp_probes.clone(),
     };
@@ -166,6 +172,7 @@ struct Context {
     telemetry: Arc<Telemetry>,
     discovery: Discovery,
     drain: Drain,
+    tls: Tls,
 }
 
 /// A worker thread: one runtime, everything on it local to the thread.
@@ -177,13 +184,15 @@ fn work(listeners: Vec<(std::net::TcpListener, Role)>, context: Context) {
             return;
         }
     };
-    let Context { limits, telemetry, discovery, drain } = context;
+    let Context { limits, telemetry, discovery, drain, tls } = context;
     let shared = Rc::new(Shared {
         worker: Rc::new(Worker {
             outbound: Pool::default(),
             inbound: Pool::default(),
             outbound_http2: Upstreams::default(),
             inbound_http2: Upstreams::default(),
+            dialer: Dialer::new(tls),
+            handshakes: Handshakes::default(),
             limits,
             recorder: Recorder::new(Arc::clone(&telemetry)),
             telemetry,

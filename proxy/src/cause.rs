@@ -29,6 +29,18 @@ pub enum Cause {
     NoEndpoints,
     /// No endpoint could be connected to. Nothing was processed.
     Connect,
+    /// The endpoint's certificate leads to no trusted root, or ours to none that it trusts. Nothing was processed.
+    TlsUntrusted,
+    /// The endpoint is not who it should be, or does not accept who we are. Nothing was processed.
+    TlsIdentity,
+    /// The endpoint's certificate has expired, or it takes ours for expired. Nothing was processed.
+    TlsExpired,
+    /// The endpoint's certificate is not valid yet. Nothing was processed.
+    TlsNotYetValid,
+    /// There was no handshake for another reason. Nothing was processed.
+    TlsHandshake,
+    /// Only encrypted connections are taken, and one side has no certificate yet. Nothing was processed.
+    TlsNoIdentity,
     /// The application behind this sidecar takes no connections. Nothing was processed.
     AppConnect,
     /// The endpoint broke the connection before it responded.
@@ -58,6 +70,12 @@ impl Cause {
             Self::BackendNotFound => "backend-not-found",
             Self::NoEndpoints => "no-endpoints",
             Self::Connect => "connect",
+            Self::TlsUntrusted => "tls-untrusted",
+            Self::TlsIdentity => "tls-identity",
+            Self::TlsExpired => "tls-expired",
+            Self::TlsNotYetValid => "tls-not-yet-valid",
+            Self::TlsHandshake => "tls-handshake",
+            Self::TlsNoIdentity => "tls-no-identity",
             Self::AppConnect => "app-connect",
             Self::Reset => "reset",
             Self::BadResponse => "bad-response",
@@ -78,7 +96,15 @@ impl Cause {
             Self::HeadTimeout | Self::BodyTimeout => (408, "Request Timeout"),
             Self::NoRoute => (404, "Not Found"),
             Self::NoBackend | Self::BackendNotFound => (500, "Internal Server Error"),
-            Self::NoEndpoints | Self::Connect | Self::AppConnect => (503, "Service Unavailable"),
+            Self::NoEndpoints
+            | Self::Connect
+            | Self::AppConnect
+            | Self::TlsUntrusted
+            | Self::TlsIdentity
+            | Self::TlsExpired
+            | Self::TlsNotYetValid
+            | Self::TlsHandshake
+            | Self::TlsNoIdentity => (503, "Service Unavailable"),
             Self::Reset | Self::BadResponse => (502, "Bad Gateway"),
             Self::Timeout | Self::ResponseTimeout => (504, "Gateway Timeout"),
         }

@@ -1,51 +1,72 @@
 //! Connections of others to the pod's application.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
-use tokio::net::TcpStream;
+use ferrule_config::TlsMode;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     balance::{Balancer, Endpoint},
     buffer::Buffer,
-    net, serve,
+    net,
+    peer::{Caller, Peer},
+    serve,
     snapshot::{Cluster, Destination, Protocol, Snapshot},
-    sniff::{self, Found},
-    tcp,
-    telemetry::Carried,
+    sniff::{self, Early, Found},
+    stream::Stream,
+    tcp::{
+        self,
+        client_hello::{self, Reading},
+    },
+    telemetry::{Carried, Told},
+    tls::{accept::Accepted, alpn::Alpn},
     worker::{Direction, Worker},
 };
 
 const IN: Direction = Direction::Inbound;
 /// Ports of the application that a thread remembers. A pod has few; a scanner of ports must not fill the memory.
 const MOST_PORTS: usize = 256;
+/// How long a client may take to begin TLS after an application that speaks first has spoken: whoever speaks TLS does so
+/// as soon as it is connected, and plain clients of such an application are held up for so long.
+const HELLO: Duration = Duration::from_millis(10);
 
 /// What a thread has learnt of the application's ports.
 #[derive(Debug, Default)]
 pub struct Applications {
-    ports: RefCell<HashMap<SocketAddr, Arc<Destination>>>,
+    ports: RefCell<HashMap<(SocketAddr, Protocol), Arc<Destination>>>,
 }
 
 impl Applications {
-    /// The destination that stands for the application at this address.
-    pub fn at(&self, address: SocketAddr) -> Arc<Destination> {
+    /// The destination that stands for the application at this address, which speaks this.
+    pub fn at(&self, address: SocketAddr, protocol: Protocol) -> Arc<Destination> {
         let mut ports = self.ports.borrow_mut();
-        if ports.len() >= MOST_PORTS && !ports.contains_key(&address) {
+        let key = (address, protocol);
+        if ports.len() >= MOST_PORTS && !ports.contains_key(&key) {
             ports.clear();
         }
-        Arc::clone(ports.entry(address).or_insert_with(|| Arc::new(application(address))))
+        Arc::clone(ports.entry(key).or_insert_with(|| Arc::new(application(address, protocol))))
     }
 }
 
-fn application(address: SocketAddr) -> Destination {
+fn application(address: SocketAddr, protocol: Protocol) -> Destination {
     let cluster = Cluster {
         service: format!("port-{}", address.port()).into(),
         port: address.port(),
-        protocol: Protocol::Detect,
+        protocol,
         balancer: Arc::new(Balancer::only(Arc::new(Endpoint::new(address)))),
+        expected: None,
     };
     let destination = Destination::new(Snapshot {
         cluster: Arc::new(cluster),
-        protocol: Protocol::Detect,
+        protocol,
         routes: Vec::new(),
         rules: Vec::new(),
     });
@@ -62,47 +83,198 @@ pub async fn serve(
     worker: &Rc<Worker>,
     applications: &Applications,
 ) {
-    let destination = applications.at(address);
+    let inbound = Inbound { address, worker, applications };
+    let mode = worker.dialer.tls().inbound().mode(address.port());
+    if mode == TlsMode::Strict {
+        let mut read = Buffer::default();
+        // Nobody is told anything before it has proved who it is.
+        let found = timeout(worker.limits.tls_handshake, is_for_sidecar(&mut client, &mut read)).await;
+        return match found {
+            Ok(Ok(true)) => Box::pin(inbound.secure(client, read, None)).await,
+            Ok(Ok(false)) if read.is_empty() => {}
+            Ok(Ok(false)) | Err(_) => inbound.refuse(client),
+            Ok(Err(_)) => {}
+        };
+    }
+    let destination = applications.at(address, Protocol::Detect);
     let service = Arc::clone(&destination.now().cluster.service);
-    let connect = async || Ok((address, net::connect(address, worker.limits.connect_last).await?));
-    let sniffed = Box::pin(sniff::sniff(&mut client, &destination, &worker.limits, connect)).await;
+    let connect = async || {
+        let stream = net::connect(address, worker.limits.connect_last).await?;
+        Ok(Early::new(address, Stream::Plain(stream)))
+    };
+    let sniffed =
+        Box::pin(sniff::sniff(&mut client, &destination, &worker.limits, Some(HELLO), connect)).await;
     let (found, told) = match sniffed {
         Ok(sniffed) => sniffed,
-        Err(error) => return fail(client, &service, &error, worker),
+        Err(error) => return fail(Stream::Plain(client), &service, &error, worker),
     };
-    let decided = |carried| worker.telemetry.decided(IN, &service, told, carried);
+    let found = match found {
+        Found::Opaque(mut read, early) if read.data().first() == Some(&HANDSHAKE) => {
+            let found = timeout(worker.limits.tls_handshake, is_for_sidecar(&mut client, &mut read)).await;
+            if matches!(found, Ok(Ok(true))) {
+                return Box::pin(inbound.secure(client, read, early)).await;
+            }
+            Found::Opaque(read, early)
+        }
+        found => found,
+    };
+    if !matches!(found, Found::Nothing) {
+        inbound.saw_plaintext(&client);
+    }
+    let caller = inbound.caller(&client, None);
+    let client = Stream::Plain(client);
     match found {
-        Found::Http1(read, early) => {
-            let _open = decided(Carried::Http1);
-            if let Some((address, upstream)) = early {
-                worker.inbound.put(address, upstream, Instant::now());
-            }
-            Box::pin(serve::http1::serve(client, read, &destination, worker, IN)).await;
-        }
-        Found::Http2(read) => {
-            let _open = decided(Carried::Http2);
-            Box::pin(serve::http2::serve(client, read, &destination, worker, IN)).await;
-        }
-        Found::Opaque(read, early) => {
-            let _open = decided(Carried::Tcp);
-            let upstream = match early {
-                Some((_, upstream)) => Ok(upstream),
-                None => net::connect(address, worker.limits.connect_last).await,
-            };
-            match upstream {
-                Ok(upstream) => {
-                    let flows = worker.recorder.flows(IN, &service, &client, address);
-                    Box::pin(tcp::relay(client, read, upstream, Buffer::default(), &flows)).await;
-                }
-                Err(error) => fail(client, &service, &error, worker),
-            }
-        }
+        Found::Http1(read, early) => inbound.http1(client, read, early, told, caller).await,
+        Found::Http2(read) => inbound.http2(client, read, Protocol::Detect, told, caller).await,
+        Found::Opaque(read, early) => inbound.bytes(client, read, early, told).await,
         Found::Nothing => {}
     }
 }
 
-fn fail(client: TcpStream, service: &Arc<str>, error: &std::io::Error, worker: &Worker) {
+/// A TLS record with a handshake.
+const HANDSHAKE: u8 = 22;
+
+/// Whether a client begins TLS with this sidecar. Reads as much as is needed to tell.
+async fn is_for_sidecar(client: &mut TcpStream, read: &mut Buffer) -> io::Result<bool> {
+    loop {
+        if !read.is_empty() {
+            match client_hello::read(read.data()) {
+                Reading::Hello(hello) => return Ok(hello.mesh),
+                Reading::Other => return Ok(false),
+                Reading::Incomplete => {}
+            }
+        }
+        if read.fill(client).await? == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+/// What a connection is served with.
+struct Inbound<'a> {
+    address: SocketAddr,
+    worker: &'a Rc<Worker>,
+    applications: &'a Applications,
+}
+
+impl Inbound<'_> {
+    /// Serves a client that has begun TLS.
+    async fn secure(&self, client: TcpStream, read: Buffer, early: Option<Early>) {
+        let Self { address, worker, .. } = *self;
+        let source = client.peer_addr().ok();
+        let tls = worker.dialer.tls();
+        let accepted = tls.accept(client, read, address.port(), &worker.handshakes, &worker.limits).await;
+        let Accepted { stream, alpn, identity } = match accepted {
+            Ok(accepted) => accepted,
+            Err(failed) => {
+                let cause = failed.cause.name();
+                tracing::debug!(?source, cause, detail = failed.detail, "a client was not believed");
+                return;
+            }
+        };
+        let stream = Stream::Tls(Box::new(stream));
+        let own = tls.material();
+        let peer = Peer { identity: Some(identity), address: address_of(source) };
+        let caller = Rc::new(Caller::new(peer, own.as_ref().map(|own| &own.id)));
+        let (read, told) = (Buffer::default(), Told::Handshake);
+        match alpn {
+            Alpn::Http2 => self.http2(stream, read, Protocol::Detect, told, caller).await,
+            Alpn::Http2ForHttp1 => {
+                self.keep(early);
+                self.http2(stream, read, Protocol::Http1, told, caller).await;
+            }
+            Alpn::Http1 => self.http1(stream, read, early, told, caller).await,
+            Alpn::Tcp => self.bytes(stream, read, early, told).await,
+        }
+    }
+
+    fn keep(&self, early: Option<Early>) {
+        if let Some(Early { address, stream: Stream::Plain(upstream), .. }) = early {
+            self.worker.inbound.put(address, upstream, Instant::now());
+        }
+    }
+
+    async fn http1(
+        &self,
+        client: Stream,
+        read: Buffer,
+        early: Option<Early>,
+        told: Told,
+        caller: Rc<Caller>,
+    ) {
+        let (destination, service) = self.destination(Protocol::Detect);
+        let _open = self.worker.telemetry.decided(IN, &service, told, Carried::Http1);
+        self.keep(early);
+        let served = serve::http1::serve(client, read, &destination, self.worker, IN, Some(&caller));
+        Box::pin(served).await;
+    }
+
+    /// `protocol`: what the application speaks.
+    async fn http2(&self, client: Stream, read: Buffer, protocol: Protocol, told: Told, caller: Rc<Caller>) {
+        let (destination, service) = self.destination(protocol);
+        let _open = self.worker.telemetry.decided(IN, &service, told, Carried::Http2);
+        let served = serve::http2::serve(client, read, &destination, self.worker, IN, Some(caller));
+        Box::pin(served).await;
+    }
+
+    async fn bytes(&self, client: Stream, read: Buffer, early: Option<Early>, told: Told) {
+        let Self { address, worker, .. } = *self;
+        let (_, service) = self.destination(Protocol::Detect);
+        let _open = worker.telemetry.decided(IN, &service, told, Carried::Tcp);
+        let upstream = match early {
+            Some(Early { stream, .. }) => Ok(stream),
+            None => net::connect(address, worker.limits.connect_last).await.map(Stream::Plain),
+        };
+        match upstream {
+            Ok(upstream) => {
+                let flows = worker.recorder.flows(IN, &service, &client, address);
+                Box::pin(tcp::relay(client, read, upstream, Buffer::default(), &flows)).await;
+            }
+            Err(error) => fail(client, &service, &error, worker),
+        }
+    }
+
+    fn destination(&self, protocol: Protocol) -> (Arc<Destination>, Arc<str>) {
+        let destination = self.applications.at(self.address, protocol);
+        let service = Arc::clone(&destination.now().cluster.service);
+        (destination, service)
+    }
+
+    fn caller(
+        &self,
+        client: &TcpStream,
+        identity: Option<Arc<ferrule_config::identity::SpiffeId>>,
+    ) -> Rc<Caller> {
+        Rc::new(Caller::new(Peer { identity, address: address_of(client.peer_addr().ok()) }, None))
+    }
+
+    fn saw_plaintext(&self, client: &TcpStream) {
+        let Self { address, worker, .. } = *self;
+        worker.telemetry.tls.plain(IN, "plaintext");
+        if let Ok(source) = client.peer_addr() {
+            let inbound = worker.dialer.tls().inbound();
+            inbound.saw_plaintext(source.ip(), address.port(), SystemTime::now());
+        }
+    }
+
+    /// The client must encrypt and does not.
+    fn refuse(&self, client: TcpStream) {
+        tracing::debug!(
+            port = self.address.port(),
+            "connection refused: it is not encrypted (MeshTLS is Strict)"
+        );
+        self.saw_plaintext(&client);
+        self.worker.telemetry.tls.refused("plaintext");
+        net::reset(client);
+    }
+}
+
+fn address_of(source: Option<SocketAddr>) -> IpAddr {
+    source.map_or(Ipv4Addr::UNSPECIFIED.into(), |source| source.ip().to_canonical())
+}
+
+fn fail(client: Stream, service: &Arc<str>, error: &io::Error, worker: &Worker) {
     tracing::debug!(%service, %error, "inbound connection failed");
     worker.recorder.not_carried(IN, service, &client, error);
-    net::reset(client);
+    client.reset();
 }

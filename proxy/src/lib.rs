@@ -38,6 +38,8 @@ mod serve;
 pub mod settings;
 pub mod snapshot;
 mod sniff;
+pub mod stream;
 pub mod tcp;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

@@ -39,6 +39,12 @@ pub struct Limits {
     /// `FERRULE_LIMIT_CONNECTIONS`: connections of clients that are open in each direction; further ones are reset.
     /// Default: 32,768.
     pub connections: usize,
+    /// `FERRULE_LIMIT_TLS_HANDSHAKE`: a handshake between sidecars, from its first byte to its last; then the connection is
+    /// reset. Default: 5 s.
+    pub tls_handshake: Duration,
+    /// `FERRULE_LIMIT_TLS_HANDSHAKES`: handshakes of clients that are under way at once, for each thread; further ones are
+    /// reset. Default: 512.
+    pub tls_handshakes: usize,
     /// What is HTTP/2's own.
     pub http2: Http2Limits,
 }
@@ -58,6 +64,8 @@ impl Default for Limits {
             request_line: 16 * 1024,
             interim_responses: 64,
             connections: 32_768,
+            tls_handshake: Duration::from_secs(5),
+            tls_handshakes: 512,
             http2: Http2Limits::default(),
         }
     }
@@ -153,6 +161,10 @@ pub enum Limit {
     InterimResponses,
     /// [`Limits::connections`].
     Connections,
+    /// [`Limits::tls_handshake`].
+    TlsHandshake,
+    /// [`Limits::tls_handshakes`].
+    TlsHandshakes,
     /// [`Http2Limits::streams`].
     Http2Streams,
     /// [`Rates::resets`].
@@ -181,6 +193,8 @@ impl Limit {
             Self::RequestLine => "request-line",
             Self::InterimResponses => "interim-responses",
             Self::Connections => "connections",
+            Self::TlsHandshake => "tls-handshake-time",
+            Self::TlsHandshakes => "tls-handshakes",
             Self::Http2Streams => "http2-streams",
             Self::Http2Resets => "http2-resets",
             Self::Http2Settings => "http2-settings",

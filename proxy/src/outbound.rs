@@ -16,9 +16,11 @@ use crate::{
     discovery::{Discovery, Resolved},
     net, serve,
     snapshot::Destination,
-    sniff::{self, Found},
+    sniff::{self, Early, Found},
+    stream::Stream,
     tcp,
     telemetry::Carried,
+    tls::alpn::Alpn,
     worker::{Direction, Worker},
 };
 
@@ -39,26 +41,29 @@ pub async fn serve(mut client: TcpStream, destination: &Arc<Destination>, worker
     let source = client.peer_addr().ok().map(|address| address.ip());
     worker.telemetry.uses(destination);
     let connect = async || connect_any(destination, source, worker).await;
-    let sniffed = Box::pin(sniff::sniff(&mut client, destination, &worker.limits, connect)).await;
+    let sniffed = Box::pin(sniff::sniff(&mut client, destination, &worker.limits, None, connect)).await;
     let (found, told) = match sniffed {
         Ok(sniffed) => sniffed,
-        Err(error) => return fail(client, &service, &error, worker),
+        Err(error) => return fail(Stream::Plain(client), &service, &error, worker),
     };
     let decided = |carried| worker.telemetry.decided(OUT, &service, told, carried);
     match found {
         Found::Http1(read, early) => {
             let _open = decided(Carried::Http1);
-            if let Some((address, upstream)) = early {
+            if let Some(Early { address, stream: Stream::Plain(upstream), .. }) = early {
                 worker.outbound.put(address, upstream, Instant::now());
             }
-            Box::pin(serve::http1::serve(client, read, destination, worker, OUT)).await;
+            let client = Stream::Plain(client);
+            Box::pin(serve::http1::serve(client, read, destination, worker, OUT, None)).await;
         }
         Found::Http2(read) => {
             let _open = decided(Carried::Http2);
-            Box::pin(serve::http2::serve(client, read, destination, worker, OUT)).await;
+            let client = Stream::Plain(client);
+            Box::pin(serve::http2::serve(client, read, destination, worker, OUT, None)).await;
         }
         Found::Opaque(read, early) => {
             let _open = decided(Carried::Tcp);
+            let client = Stream::Plain(client);
             Box::pin(relay(client, read, early, destination, source, worker)).await;
         }
         Found::Nothing => {}
@@ -66,9 +71,9 @@ pub async fn serve(mut client: TcpStream, destination: &Arc<Destination>, worker
 }
 
 async fn relay(
-    client: TcpStream,
+    client: Stream,
     read: Buffer,
-    early: Option<(SocketAddr, TcpStream)>,
+    early: Option<Early>,
     destination: &Destination,
     source: Option<IpAddr>,
     worker: &Rc<Worker>,
@@ -79,12 +84,12 @@ async fn relay(
     };
     match connected {
         Err(error) => fail(client, &destination.now().cluster.service, &error, worker),
-        Ok((address, upstream)) => {
+        Ok(Early { address, stream, said }) => {
             let snapshot = destination.now();
             let _load = snapshot.cluster.balancer.find(address).map(Load::begin);
             let flows = worker.recorder.flows(OUT, &snapshot.cluster.service, &client, address);
             drop(snapshot);
-            tcp::relay(client, read, upstream, Buffer::default(), &flows).await;
+            tcp::relay(client, read, stream, said, &flows).await;
         }
     }
 }
@@ -94,7 +99,7 @@ async fn connect_any(
     destination: &Destination,
     source: Option<IpAddr>,
     worker: &Rc<Worker>,
-) -> io::Result<(SocketAddr, TcpStream)> {
+) -> io::Result<Early> {
     let snapshot = destination.now();
     let balancer = &snapshot.cluster.balancer;
     let Affinity { hash, session } = Affinity::of_connection(balancer, || source);
@@ -107,8 +112,9 @@ async fn connect_any(
         let Some(endpoint) = picked.filter(|endpoint| !tried.contains(&endpoint.address)) else { break };
         worker.recorder.pick(&snapshot.cluster.service);
         let limit = if attempt < most { worker.limits.connect } else { worker.limits.connect_last };
-        match net::connect_either(endpoint.address, endpoint.other(), limit).await {
-            Ok(stream) => return Ok((endpoint.address, stream)),
+        let expected = snapshot.cluster.expected.as_deref();
+        match worker.dialer.connect(endpoint, expected, Alpn::Tcp, limit, &worker.limits).await {
+            Ok(stream) => return Ok(Early::new(endpoint.address, stream)),
             Err(error) => last = error,
         }
         tried.push(endpoint.address);
@@ -121,18 +127,19 @@ async fn pass_through(client: TcpStream, original: SocketAddr, worker: &Rc<Worke
     let service = Arc::from("");
     let _open = worker.telemetry.connection(OUT, &service, Carried::Passthrough);
     // The system's own patience: the mesh is not to add a time limit to what it knows nothing of.
+    let client = Stream::Plain(client);
     match TcpStream::connect(original).await {
         Ok(upstream) => {
             net::prepare(&upstream);
             let flows = worker.recorder.flows(OUT, &service, &client, original);
-            tcp::relay(client, Buffer::default(), upstream, Buffer::default(), &flows).await;
+            tcp::relay(client, Buffer::default(), Stream::Plain(upstream), Buffer::default(), &flows).await;
         }
         Err(error) => fail(client, &service, &error, worker),
     }
 }
 
-fn fail(client: TcpStream, service: &Arc<str>, error: &io::Error, worker: &Worker) {
+fn fail(client: Stream, service: &Arc<str>, error: &io::Error, worker: &Worker) {
     tracing::debug!(%service, %error, "outbound connection failed");
     worker.recorder.not_carried(OUT, service, &client, error);
-    net::reset(client);
+    client.reset();
 }

@@ -1,9 +1,14 @@
 //! The proxy's settings, from the environment. Parsed once; an error names the variable, its value and what is
 //! accepted.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use ferrule_config::{
+    Modes, TlsMode,
     identity::{SpiffeId, TrustDomain},
     names::{self, ports},
 };
@@ -17,6 +22,7 @@ use crate::{
     identity,
     limits::{Http2Limits, Limits},
     telemetry::{AccessLogOptions, Filter, Shape},
+    tls::mode::InboundPolicy,
 };
 
 /// Everything that can be set.
@@ -49,6 +55,10 @@ pub struct Settings {
     /// `POD_NAMESPACE` and `SERVICE_ACCOUNT` (whose identity it is), `FERRULE_IDENTITY_FILES` (directory with the token,
     /// the trust bundle and the service's address; default: where the injector mounts them).
     pub identity: Option<identity::Settings>,
+    /// `FERRULE_MESH_TLS`: `permissive` (default), `strict` or `disabled`: what is accepted until a configuration says more.
+    pub accepts: InboundPolicy,
+    /// `POD_IPS`: the pod's own addresses, comma-separated. What goes there never leaves it and is not encrypted.
+    pub own_addresses: Vec<IpAddr>,
     /// `FERRULE_LIMIT_…`: bounds on what a peer can make grow or last; each is named at its field.
     pub limits: Limits,
 }
@@ -136,6 +146,14 @@ impl Settings {
                 .map_or(Duration::from_secs(20), Duration::from_secs);
         let access_log = access_log(&get)?;
         let identity = identity(&get)?;
+        let mode = parse(get("FERRULE_MESH_TLS"), "FERRULE_MESH_TLS", MODES, |value| match value {
+            "permissive" => Some(TlsMode::Permissive),
+            "strict" => Some(TlsMode::Strict),
+            "disabled" => Some(TlsMode::Disabled),
+            _ => None,
+        })?;
+        let accepts = InboundPolicy { tls: Modes { mode: mode.unwrap_or_default(), ..Modes::default() } };
+        let own_addresses = list(get("POD_IPS"), "POD_IPS", "ADDRESS[,…]", |item| item.parse().ok())?;
         let limits = limits(&get)?;
         let times = times(&get)?;
         Ok(Self {
@@ -151,11 +169,14 @@ impl Settings {
             drain,
             access_log,
             identity,
+            accepts,
+            own_addresses,
             limits,
         })
     }
 }
 
+const MODES: &str = "permissive, strict or disabled";
 const OUTBOUND_FORM: &str = "ADDRESS:PORT=NAMESPACE/SERVICE:PORT[,…]";
 const INBOUND_FORM: &str = "ADDRESS:PORT=ADDRESS:PORT[,…]";
 
@@ -228,6 +249,7 @@ fn limits(get: &impl Fn(&'static str) -> Option<String>) -> Result<Limits, Setti
         ("FERRULE_LIMIT_IDLE", &mut limits.idle),
         ("FERRULE_LIMIT_CLIENT_STALL", &mut limits.client_stall),
         ("FERRULE_LIMIT_ENDPOINT_STALL", &mut limits.endpoint_stall),
+        ("FERRULE_LIMIT_TLS_HANDSHAKE", &mut limits.tls_handshake),
     ] {
         if let Some(set) = parse(get(variable), variable, "a duration like 500ms, 2s or 1h30m", time_limit)? {
             *limit = set;
@@ -245,6 +267,7 @@ fn limits(get: &impl Fn(&'static str) -> Option<String>) -> Result<Limits, Setti
         ("FERRULE_LIMIT_REQUEST_LINE", &mut limits.request_line, MAX_HEAD, "1 to 1048576"),
         ("FERRULE_LIMIT_INTERIM_RESPONSES", &mut limits.interim_responses, 1024, "1 to 1024"),
         ("FERRULE_LIMIT_CONNECTIONS", &mut limits.connections, 1 << 20, "1 to 1048576"),
+        ("FERRULE_LIMIT_TLS_HANDSHAKES", &mut limits.tls_handshakes, 65_536, "1 to 65536"),
     ] {
         let number = |value: &str| value.parse().ok().filter(|number| (1..=most).contains(number));
         if let Some(set) = parse(get(variable), variable, expected, number)? {
@@ -390,14 +413,14 @@ mod tests {
 
     #[test]
     fn each_limit_has_a_variable() {
+        const COUNTS: [&str; 6] =
+            ["HEAD_BYTES", "FIELDS", "REQUEST_LINE", "INTERIM_RESPONSES", "CONNECTIONS", "TLS_HANDSHAKES"];
         let settings = Settings::from_env(|name| {
             let name = name.strip_prefix("FERRULE_LIMIT_")?;
             Some(
                 if name.starts_with("HTTP2_") {
                     "65536"
-                } else if ["HEAD_BYTES", "FIELDS", "REQUEST_LINE", "INTERIM_RESPONSES", "CONNECTIONS"]
-                    .contains(&name)
-                {
+                } else if COUNTS.contains(&name) {
                     "7"
                 } else {
                     "7s"
@@ -419,6 +442,8 @@ mod tests {
             request_line: count,
             interim_responses: count,
             connections: count,
+            tls_handshake: time,
+            tls_handshakes: count,
             http2: Http2Limits {
                 streams: many,
                 stream_window: many,

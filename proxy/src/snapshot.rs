@@ -18,7 +18,7 @@ use std::{
 use arc_swap::ArcSwap;
 use ferrule_config::{HeaderChange, RouteEntry, Timeouts};
 
-use crate::{balance::Balancer, retry::Budget};
+use crate::{balance::Balancer, retry::Budget, tls::expected::Expected};
 
 /// A port of a Service that this proxy sends traffic to.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ pub struct Snapshot {
 }
 
 /// What a port speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// HTTP/1, said by `appProtocol`.
     Http1,
@@ -184,6 +184,8 @@ pub struct Cluster {
     pub protocol: Protocol,
     /// Its endpoints, and which of them is picked.
     pub balancer: Arc<Balancer>,
+    /// Who answers behind it; nothing: nothing is encrypted.
+    pub expected: Option<Arc<Expected>>,
 }
 
 #[cfg(test)]

@@ -13,7 +13,14 @@ use crate::{
     limits::{Http2Limits, Limits},
     net,
     pool::Pool,
+    stream::Stream,
     telemetry::{Recorder, Telemetry, Use},
+    tls::{
+        accept::Handshakes,
+        alpn::Alpn,
+        dial::{Dialer, Way},
+        expected::Expected,
+    },
 };
 
 /// An HTTP/2 connection without a request gives back its header tables after this time.
@@ -30,6 +37,10 @@ pub struct Worker {
     pub outbound_http2: Upstreams,
     /// HTTP/2 connections to the application.
     pub inbound_http2: Upstreams,
+    /// How endpoints of other pods are dialled.
+    pub dialer: Dialer,
+    /// Handshakes of clients that are under way.
+    pub handshakes: Handshakes,
     /// Bounds on what a peer can make grow or last.
     pub limits: Limits,
     /// Counters, shared with the other threads.
@@ -62,10 +73,9 @@ impl Worker {
 
     /// What every HTTP/2 connection of this thread has in common.
     #[must_use]
-    pub fn http2_settings(&self, direction: Direction) -> http2::upstreams::Settings<'_> {
+    pub fn http2_settings(&self) -> http2::upstreams::Settings<'_> {
         let Limits { head_bytes, fields, head, idle, client_stall, http2, .. } = self.limits;
         http2::upstreams::Settings {
-            connect: self.limits.connecting(direction),
             limits: Http2Limits { head_bytes, head_fields: fields, ..http2 },
             times: Times { idle, rest: REST, head, stall: client_stall },
             drain: &self.drain,
@@ -76,15 +86,16 @@ impl Worker {
     pub fn sweep(&self, now: Instant) {
         self.outbound.sweep(now);
         self.inbound.sweep(now);
-        self.outbound_http2.sweep(now);
-        self.inbound_http2.sweep(now);
+        self.outbound_http2.sweep(now, |secured| self.dialer.is_current(secured));
+        self.inbound_http2.sweep(now, |_| true);
         for direction in [Direction::Outbound, Direction::Inbound] {
             self.recorder.idle(direction, false, self.pool(direction).len());
             self.recorder.idle(direction, true, self.upstreams(direction).idle());
         }
     }
 
-    /// An idle connection to the endpoint, or a new one; and whether it is new. `repeatable`: see [`Pool::take`].
+    /// An idle connection to the endpoint, or a new one, for HTTP/1; and whether it is new. `expected`: who answers at
+    /// endpoints of other pods. `repeatable`: see [`Pool::take`].
     ///
     /// # Errors
     /// Those of connecting.
@@ -92,8 +103,17 @@ impl Worker {
         &self,
         direction: Direction,
         endpoint: &Endpoint,
+        expected: Option<&Expected>,
         repeatable: bool,
-    ) -> std::io::Result<(tokio::net::TcpStream, bool)> {
+    ) -> std::io::Result<(Stream, bool)> {
+        let limit = self.limits.connecting(direction);
+        let outbound = direction == Direction::Outbound;
+        if outbound && !matches!(self.dialer.way(endpoint.address, expected)?, Way::Plain(_)) {
+            // What it carries leaves nothing for another one.
+            let made = self.dialer.connect(endpoint, expected, Alpn::Http1, limit, &self.limits).await;
+            self.recorder.pool(direction, false, if made.is_ok() { Use::New } else { Use::Failed });
+            return Ok((made?, true));
+        }
         let count = |r#use| self.recorder.pool(direction, false, r#use);
         let pool = self.pool(direction);
         let idle = pool.len();
@@ -103,10 +123,16 @@ impl Worker {
         }
         if let Some(stream) = taken {
             count(Use::Reused);
-            return Ok((stream, false));
+            return Ok((Stream::Plain(stream), false));
         }
-        let limit = self.limits.connecting(direction);
-        let made = net::connect_either(endpoint.address, endpoint.other(), limit).await;
+        let made = match direction {
+            Direction::Outbound => {
+                self.dialer.connect(endpoint, expected, Alpn::Http1, limit, &self.limits).await
+            }
+            Direction::Inbound => {
+                net::connect_either(endpoint.address, endpoint.other(), limit).await.map(Stream::Plain)
+            }
+        };
         count(if made.is_ok() { Use::New } else { Use::Failed });
         Ok((made?, true))
     }

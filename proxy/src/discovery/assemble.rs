@@ -12,6 +12,7 @@ use super::{
 use crate::{
     http1::body::is_token,
     snapshot::{Backend, Backends, Cluster, Protocol, Rule, Snapshot},
+    tls::expected::Expected,
 };
 
 /// Checks what the format itself doesn't: indexes in range, header changes that can't break a message, balancers that
@@ -104,6 +105,9 @@ fn cluster(world: &mut World, name: &Name, port: &ServicePort, now: Instant) -> 
         members::of_port(world.slices.get(name).into_iter().flat_map(|slices| slices.values()), port);
     let members: Vec<_> =
         members.into_iter().map(|found| found.member(|address| world.endpoint(address))).collect();
+    let peers =
+        world.meshes.get(&name.namespace).and_then(|mesh| mesh.services.get(&name.name)?.peers.clone());
+    let expected = peers.map(|peers| Arc::new(Expected::new(&name.namespace, peers)));
     let config = balancing::config(world, name, &port.name);
     let balancer = world.balancing.build((name.clone(), port.port), config, members, now);
     Cluster {
@@ -111,5 +115,6 @@ fn cluster(world: &mut World, name: &Name, port: &ServicePort, now: Instant) -> 
         port: port.port,
         protocol: Protocol::of(port.app_protocol.as_deref()),
         balancer,
+        expected,
     }
 }

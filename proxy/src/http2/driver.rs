@@ -300,6 +300,16 @@ impl<T: FnMut(Event)> Driver<'_, T> {
         if self.written == core.out.len() {
             self.written = 0;
             core.out.clear();
+            // What TLS has taken lies encrypted until the socket takes it.
+            match Pin::new(&mut *io).poll_flush(cx) {
+                Poll::Ready(flushed) => {
+                    flushed?;
+                    self.stuck_since = None;
+                }
+                Poll::Pending => {
+                    self.stuck_since.get_or_insert_with(Instant::now);
+                }
+            }
         } else if self.written >= READ {
             core.out.drain(..self.written);
             self.written = 0;

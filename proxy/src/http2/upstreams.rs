@@ -12,7 +12,14 @@ use std::{
 use tokio::sync::Mutex;
 
 use super::{connection::Connection, core::Role, driver::Times, frame::MAX_31};
-use crate::{balance::Endpoint, buffer::Buffer, drain::Drain, limits::Http2Limits, net, pool::IDLE_LIMIT};
+use crate::{
+    buffer::Buffer,
+    drain::Drain,
+    limits::Http2Limits,
+    pool::IDLE_LIMIT,
+    stream::Stream,
+    tls::{alpn::Alpn, dial::Secured, error::Failed},
+};
 
 /// Connections to one endpoint, per thread.
 const MOST: usize = 64;
@@ -20,19 +27,27 @@ const MOST: usize = 64;
 /// The HTTP/2 connections of a thread to endpoints.
 #[derive(Debug, Default)]
 pub struct Upstreams {
-    by_endpoint: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
+    by_endpoint: RefCell<HashMap<SocketAddr, Vec<Rc<Slot>>>>,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
+    /// Whom its connections were verified for, and what they carry; nothing: they are plain.
+    secured: Option<(Secured, Alpn)>,
     connections: RefCell<Vec<Held>>,
     /// Held while a connection is made, so that requests that come meanwhile use that one.
     connecting: Mutex<()>,
     /// How often connecting failed, and how it did last: those who waited for it share its failure.
     failures: Cell<u64>,
-    failure: RefCell<Option<(io::ErrorKind, String)>>,
+    failure: RefCell<Option<Failure>>,
     /// Streams that the endpoint was last seen to allow.
     allowed: Cell<Option<u32>>,
+}
+
+#[derive(Debug)]
+enum Failure {
+    Tls(Failed),
+    Other(io::ErrorKind, String),
 }
 
 #[derive(Debug)]
@@ -44,8 +59,6 @@ struct Held {
 /// What making a connection needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
-    /// Time for connecting.
-    pub connect: std::time::Duration,
     /// Bounds of a connection.
     pub limits: Http2Limits,
     /// Time limits of a connection.
@@ -55,17 +68,19 @@ pub struct Settings<'a> {
 }
 
 impl Upstreams {
-    /// A connection to this endpoint on which a stream can be opened now, and whether it is new.
+    /// A connection to this endpoint on which a stream can be opened now, and whether it is new. Connections that were
+    /// made with other expectations of the peer, plain ones among them, are none of these. `dial` makes one.
     ///
     /// # Errors
     /// Those of connecting; `QuotaExceeded` when there are 64 connections and all are full.
     pub async fn connection(
         &self,
-        endpoint: &Endpoint,
+        address: SocketAddr,
+        secured: Option<(&Secured, Alpn)>,
         settings: Settings<'_>,
+        dial: impl AsyncFnOnce() -> io::Result<Stream>,
     ) -> io::Result<(Rc<Connection>, bool)> {
-        let address = endpoint.address;
-        let slot = Rc::clone(self.by_endpoint.borrow_mut().entry(address).or_default());
+        let slot = self.slot(address, secured);
         if let Some(connection) = slot.ready() {
             return Ok((connection, false));
         }
@@ -75,16 +90,18 @@ impl Upstreams {
             return Ok((connection, false));
         }
         if slot.failures.get() != failures
-            && let Some((kind, message)) = &*slot.failure.borrow()
+            && let Some(failure) = &*slot.failure.borrow()
         {
-            return Err(io::Error::new(*kind, message.clone()));
+            return Err(match failure {
+                Failure::Tls(failed) => failed.clone().into(),
+                Failure::Other(kind, message) => io::Error::new(*kind, message.clone()),
+            });
         }
         if slot.connections.borrow().len() >= MOST {
             let message = format!("all {MOST} connections to {address} are full");
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, message));
         }
-        let made = net::connect_either(address, endpoint.other(), settings.connect).await;
-        let stream = made.inspect_err(|error| slot.failed(error))?;
+        let stream = dial().await.inspect_err(|error| slot.failed(error))?;
         let connection = Connection::new(Role::Client, shared(settings.limits));
         if let Some(allowed) = slot.allowed.get() {
             // At least one, or the limit of a moment would last for ever.
@@ -101,6 +118,23 @@ impl Upstreams {
         Ok((connection, true))
     }
 
+    fn slot(&self, address: SocketAddr, secured: Option<(&Secured, Alpn)>) -> Rc<Slot> {
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        let slots = by_endpoint.entry(address).or_default();
+        let found = slots.iter().find(|slot| match (&slot.secured, secured) {
+            (None, None) => true,
+            (Some((held, alpn)), Some((wanted, carried))) => *alpn == carried && held.is_same(wanted),
+            _ => false,
+        });
+        if let Some(slot) = found {
+            return Rc::clone(slot);
+        }
+        let secured = secured.map(|(secured, alpn)| (secured.clone(), alpn));
+        let slot = Rc::new(Slot { secured, ..Slot::default() });
+        slots.push(Rc::clone(&slot));
+        slot
+    }
+
     /// Connections that carry no stream now.
     #[must_use]
     pub fn idle(&self) -> usize {
@@ -108,14 +142,18 @@ impl Upstreams {
             let connections = slot.connections.borrow();
             connections.iter().filter(|held| held.connection.streams() == 0).count()
         };
-        self.by_endpoint.borrow().values().map(idle).sum()
+        self.by_endpoint.borrow().values().flatten().map(idle).sum()
     }
 
-    /// Forgets connections that have ended, and ends those that have been idle for too long.
-    pub fn sweep(&self, now: Instant) {
-        self.by_endpoint.borrow_mut().retain(|_, slot| {
+    /// Forgets connections that have ended, and ends those that have been idle for too long or were made by a trust that
+    /// is not in force any more.
+    pub fn sweep(&self, now: Instant, is_current: impl Fn(&Secured) -> bool) {
+        let keep = |slot: &Rc<Slot>| {
+            let outdated = slot.secured.as_ref().is_some_and(|(secured, _)| !is_current(secured));
             slot.connections.borrow_mut().retain(|held| {
-                if held.connection.streams() > 0 {
+                if outdated {
+                    held.connection.finish();
+                } else if held.connection.streams() > 0 {
                     held.used.set(now);
                 } else if now.saturating_duration_since(held.used.get()) >= IDLE_LIMIT {
                     held.connection.finish();
@@ -123,6 +161,10 @@ impl Upstreams {
                 held.connection.is_usable()
             });
             !slot.connections.borrow().is_empty() || Rc::strong_count(slot) > 1
+        };
+        self.by_endpoint.borrow_mut().retain(|_, slots| {
+            slots.retain(keep);
+            !slots.is_empty()
         });
     }
 }
@@ -137,7 +179,10 @@ fn shared(limits: Http2Limits) -> Http2Limits {
 impl Slot {
     fn failed(&self, error: &io::Error) {
         self.failures.set(self.failures.get() + 1);
-        self.failure.replace(Some((error.kind(), error.to_string())));
+        self.failure.replace(Some(match Failed::within(error) {
+            Some(failed) => Failure::Tls(failed.clone()),
+            None => Failure::Other(error.kind(), error.to_string()),
+        }));
     }
 
     fn ready(&self) -> Option<Rc<Connection>> {

@@ -1,5 +1,7 @@
 //! A small authority and a small identity service for tests.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -22,15 +24,15 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub(super) const HOST: &str = "ferrule-identity.ferrule-system.svc";
+pub(crate) const HOST: &str = "ferrule-identity.ferrule-system.svc";
 
-pub(super) struct Authority {
+pub(crate) struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -39,12 +41,12 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    pub(super) fn pem(&self) -> &str {
+    pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
 
     /// A certificate for the key of a request, under these names whatever it asks for.
-    pub(super) fn issue(&self, csr: &[u8], names: &[&str], life: Duration) -> String {
+    pub(crate) fn issue(&self, csr: &[u8], names: &[&str], life: Duration) -> String {
         let mut request = CertificateSigningRequestParams::from_der(&csr.into()).expect("a request");
         request.params.distinguished_name = DistinguishedName::new();
         request.params.subject_alt_names =
@@ -56,6 +58,17 @@ impl Authority {
 }
 
 impl Authority {
+    /// A certificate under these names and its key, valid from and to so many seconds from now.
+    pub(crate) fn leaf(
+        &self,
+        names: &[&str],
+        (from, to): (i64, i64),
+    ) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = leaf(names, (from, to)).signed_by(&key, &self.issuer).expect("signed");
+        pair(&certificate, &key)
+    }
+
     /// TLS of a server of this name.
     fn server(&self, host: &str) -> ServerConfig {
         let key = KeyPair::generate().expect("a key");
@@ -74,11 +87,39 @@ impl Authority {
     }
 }
 
+/// A certificate that vouches for itself.
+pub(crate) fn self_signed(names: &[&str]) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let key = KeyPair::generate().expect("a key");
+    pair(&leaf(names, (-60, 3600)).self_signed(&key).expect("signed"), &key)
+}
+
+fn leaf(names: &[&str], (from, to): (i64, i64)) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names =
+        names.iter().map(|name| SanType::URI(Ia5String::try_from(*name).expect("ASCII"))).collect();
+    let at = |seconds: i64| {
+        let distance = Duration::from_secs(seconds.unsigned_abs());
+        let now = SystemTime::now();
+        if seconds < 0 { now - distance } else { now + distance }
+    };
+    params.not_before = at(from).into();
+    params.not_after = at(to).into();
+    params
+}
+
+fn pair(
+    certificate: &rcgen::Certificate,
+    key: &KeyPair,
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+    (chain, PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("a key"))
+}
+
 /// What a service answers: the status line and fields after it, and the body.
-pub(super) struct Answer(pub(super) &'static str, pub(super) String);
+pub(crate) struct Answer(pub(crate) &'static str, pub(crate) String);
 
 /// A service whose own certificate is of this authority and name; `answer` is given the head and the signing request.
-pub(super) async fn service(
+pub(crate) async fn service(
     authority: &Authority,
     host: &str,
     mut answer: impl FnMut(&str, &[u8]) -> Answer + Send + 'static,
@@ -116,7 +157,7 @@ pub(super) async fn service(
 }
 
 /// A good answer: a certificate under these names, and the bundle of this number.
-pub(super) fn issued(authority: &Authority, csr: &[u8], names: &[&str], generation: u64) -> Answer {
+pub(crate) fn issued(authority: &Authority, csr: &[u8], names: &[&str], generation: u64) -> Answer {
     let issued = Issued {
         certificate: authority.issue(csr, names, Duration::from_secs(3600)),
         bundle: trust::write(generation, [authority.pem()]),

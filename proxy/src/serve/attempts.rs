@@ -10,6 +10,7 @@ use crate::{
     retry::{self, Budget, Failure, Replay},
     snapshot::{Cluster, Protocol},
     telemetry::{Notes, Use},
+    tls::error::Failed,
     worker::{Direction, Worker},
 };
 
@@ -59,6 +60,9 @@ impl<'a> Terms<'a> {
 
     /// What is said of an endpoint that takes no connection.
     pub fn not_connected(&self, address: SocketAddr, error: &io::Error) -> (Cause, String) {
+        if let Some(failed) = Failed::within(error) {
+            return (failed.cause, format!("TLS with {address} of {}: {failed}", self.cluster.service));
+        }
         match self.direction {
             Direction::Outbound => {
                 (Cause::Connect, format!("connecting to {address} of {}: {error}", self.cluster.service))

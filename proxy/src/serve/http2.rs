@@ -8,7 +8,6 @@ use std::{
 };
 
 use ferrule_config::names::ERROR_HEADER;
-use tokio::net::TcpStream;
 
 use super::{
     decide::Decision,
@@ -19,32 +18,33 @@ use crate::{
     buffer::Buffer,
     cause::Cause,
     http1::head::MAX_FIELDS,
-    http2::{
-        connection::Connection, core::Role, driver::Event, fields::Fields, frame::Code, hpack, stream::Stream,
-    },
+    http2::{self, connection::Connection, core::Role, driver::Event, fields::Fields, frame::Code, hpack},
     message::Field,
+    peer::Caller,
     route::Request,
     snapshot::{Destination, Protocol, Snapshot},
+    stream::Stream,
     telemetry::{self, GrpcStatus, Method, Said},
     worker::{Direction, Worker},
 };
 
 /// Serves the requests of a client. `read` holds what was already read from it.
 pub async fn serve(
-    client: TcpStream,
+    client: Stream,
     read: Buffer,
     destination: &Arc<Destination>,
     worker: &Rc<Worker>,
     direction: Direction,
+    caller: Option<Rc<Caller>>,
 ) {
     let peer = client.peer_addr().ok();
-    let settings = worker.http2_settings(direction);
+    let settings = worker.http2_settings();
     let connection = Connection::new(Role::Server, settings.limits);
     let tell = |event| match event {
         Event::Opened(stream) => {
-            let (destination, worker) = (Arc::clone(destination), Rc::clone(worker));
+            let (destination, worker, caller) = (Arc::clone(destination), Rc::clone(worker), caller.clone());
             tokio::task::spawn_local(async move {
-                request(&stream, &destination, peer, &worker, direction).await;
+                request(&stream, &destination, peer, &worker, direction, caller.as_deref()).await;
             });
         }
         Event::Exceeded(limit) => worker.telemetry.limit(direction, limit),
@@ -56,11 +56,12 @@ pub async fn serve(
 }
 
 async fn request(
-    stream: &Stream,
+    stream: &http2::stream::Stream,
     destination: &Destination,
     peer: Option<SocketAddr>,
     worker: &Rc<Worker>,
     direction: Direction,
+    caller: Option<&Caller>,
 ) {
     let started = Instant::now();
     let notes = worker.recorder.notes();
@@ -74,7 +75,7 @@ async fn request(
                 head: &head,
                 end: stream.is_at_end(),
                 http2: cluster.protocol != Protocol::Http1,
-                request_headers: decision.request_headers(),
+                request_headers: caller.map_or_else(|| decision.request_headers(), Caller::headers),
                 terms: decision.terms(cluster, destination, direction, started, &notes),
             };
             let whole = translate::is_whole(stream);
@@ -143,7 +144,7 @@ fn decide<'a>(snapshot: &'a Snapshot, head: &Fields, source: Option<IpAddr>) -> 
 
 /// Answers in the place of an endpoint: to gRPC as gRPC has it, trailers alone, with a status of its own, which is
 /// returned.
-async fn answer(stream: &Stream, head: &Fields, cause: Cause, detail: &str) -> Option<u8> {
+async fn answer(stream: &http2::stream::Stream, head: &Fields, cause: Cause, detail: &str) -> Option<u8> {
     let grpc = head.is_grpc();
     let text: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
     if grpc {

@@ -1,5 +1,7 @@
 //! What a TLS client says before anything is encrypted (RFC 8446 §4.1.2), read and never changed: pure.
 
+use crate::tls::alpn::PREFIX;
+
 /// Bytes of a connection that are looked at; a greeting that has not ended by then is passed over.
 pub const MOST: usize = 16 * 1024;
 
@@ -33,6 +35,8 @@ pub struct ClientHello {
     pub server_name: Option<String>,
     /// The highest version offered.
     pub version: Version,
+    /// It is for a sidecar: what it offers first begins with `ferrule/` (ALPN, RFC 7301 §3.1).
+    pub mesh: bool,
     /// It carries an encrypted ClientHello (RFC 9849), or what looks like one: then the name is only the outer one.
     pub encrypted: bool,
 }
@@ -55,6 +59,7 @@ const HANDSHAKE_RECORD: u8 = 22;
 const HELLO_MESSAGE: u8 = 1;
 const MESSAGE_HEADER: usize = 4;
 const SERVER_NAME: u16 = 0;
+const PROTOCOLS: u16 = 16;
 const SUPPORTED_VERSIONS: u16 = 43;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 /// RFC 1035 §2.3.4, without the final dot.
@@ -117,7 +122,8 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
     reader.vector8()?; // legacy session id
     reader.vector16()?; // cipher suites
     reader.vector8()?; // compression methods
-    let mut hello = ClientHello { server_name: None, version: version(legacy), encrypted: false };
+    let mut hello =
+        ClientHello { server_name: None, version: version(legacy), mesh: false, encrypted: false };
     if reader.0.is_empty() {
         // Before RFC 3546 there were no extensions.
         return Some(hello);
@@ -126,13 +132,14 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
     if !reader.0.is_empty() {
         return None;
     }
-    let (mut named, mut versioned) = (false, false);
+    let (mut named, mut versioned, mut offers) = (false, false, false);
     while !extensions.0.is_empty() {
         let (kind, mut content) = (extensions.u16()?, Reader(extensions.vector16()?));
         match kind {
             // Two of a kind could be read in two ways (RFC 8446 §4.2).
             SERVER_NAME if named => return None,
             SUPPORTED_VERSIONS if versioned => return None,
+            PROTOCOLS if offers => return None,
             SERVER_NAME => {
                 named = true;
                 hello.server_name = Some(server_name(&mut content)?);
@@ -146,6 +153,11 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
                 let offered = offered.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
                 // Values that mean nothing are put there so that servers learn to pass over them (GREASE, RFC 8701).
                 hello.version = offered.filter(|it| it >> 8 == 3).map(version).max().unwrap_or(hello.version);
+            }
+            PROTOCOLS => {
+                offers = true;
+                let mut list = Reader(content.vector16()?);
+                hello.mesh = list.vector8()?.starts_with(PREFIX);
             }
             ENCRYPTED_CLIENT_HELLO => hello.encrypted = true,
             _ => continue,
@@ -254,9 +266,29 @@ mod tests {
     fn name_and_version_are_read_whatever_stands_around_them() {
         let grease = extension(0x0a0a, b"");
         let bytes = greeting(&[grease, name("Cart.Shop"), versions(&[0x7a7a, 0x0303, 0x0304])], 9000);
-        let expected =
-            ClientHello { server_name: Some("cart.shop".into()), version: Version::Tls13, encrypted: false };
+        let expected = ClientHello {
+            server_name: Some("cart.shop".into()),
+            version: Version::Tls13,
+            mesh: false,
+            encrypted: false,
+        };
         assert_eq!(hello(&bytes), expected);
+    }
+
+    fn protocols(names: &[&str]) -> Vec<u8> {
+        let list: Vec<u8> =
+            names.iter().flat_map(|name| [&[name.len() as u8][..], name.as_bytes()].concat()).collect();
+        extension(PROTOCOLS, &with_length(&list))
+    }
+
+    #[test]
+    fn what_is_offered_first_says_whether_it_is_for_a_sidecar() {
+        for (offered, mesh) in
+            [(&["ferrule/h2"][..], true), (&["h2", "ferrule/h2"], false), (&["http/1.1"], false)]
+        {
+            assert_eq!(hello(&greeting(&[protocols(offered)], 9000)).mesh, mesh, "{offered:?}");
+        }
+        assert_eq!(read(&greeting(&[protocols(&["h2"]), protocols(&["ferrule/h2"])], 9000)), Reading::Other);
     }
 
     #[test]
@@ -264,7 +296,7 @@ mod tests {
         let bytes = greeting(&[], 9000);
         assert_eq!(
             hello(&bytes),
-            ClientHello { server_name: None, version: Version::Tls12, encrypted: false }
+            ClientHello { server_name: None, version: Version::Tls12, mesh: false, encrypted: false }
         );
         assert_eq!(hello(&greeting(&[versions(&[0x0301, 0x0302])], 9000)).version, Version::Old);
     }

@@ -15,6 +15,7 @@ mod pipe;
 #[cfg(not(target_os = "linux"))]
 #[path = "no_pipe.rs"]
 mod pipe;
+mod pump;
 
 use std::{io, pin::pin};
 
@@ -25,18 +26,16 @@ use self::{
     carry::{Broken, Direction, Look, failed},
     client_hello::Reading,
 };
-use crate::{buffer::Buffer, telemetry::Flows};
+use crate::{buffer::Buffer, stream::Stream, telemetry::Flows};
 
 /// Carries bytes both ways until both sides have ended, and counts them as they flow. `read` and `pending`: what was
 /// already read from the client and from the endpoint. The end of one direction is passed on and the other goes on
 /// (half-close); a failure of one side is one of the other (reset), after what had come before it.
-pub async fn relay(
-    mut client: TcpStream,
-    read: Buffer,
-    mut upstream: TcpStream,
-    pending: Buffer,
-    flows: &Flows<'_>,
-) {
+pub async fn relay(client: Stream, read: Buffer, upstream: Stream, pending: Buffer, flows: &Flows<'_>) {
+    let (mut client, mut upstream) = match (client, upstream) {
+        (Stream::Plain(client), Stream::Plain(upstream)) => (client, upstream),
+        (client, upstream) => return Box::pin(pump::relay(client, read, upstream, pending, flows)).await,
+    };
     if let Err(error) = both(&mut client, read, &mut upstream, pending, flows).await {
         tracing::debug!(%error, "a connection that carries bytes was broken by one side: both are reset");
         flows.broken();

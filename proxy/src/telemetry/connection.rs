@@ -48,6 +48,8 @@ pub enum Told {
     ServerFirst,
     /// The server spoke first as it did before, so nobody waited for the client.
     Remembered,
+    /// The client said so when it proved who it is.
+    Handshake,
     /// The client's first bytes did not decide in time.
     TimeOut,
 }
@@ -61,6 +63,7 @@ impl Told {
             Self::FirstBytes => "first-bytes",
             Self::ServerFirst => "server-first",
             Self::Remembered => "remembered",
+            Self::Handshake => "handshake",
             Self::TimeOut => "time-out",
         }
     }

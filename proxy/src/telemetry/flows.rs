@@ -40,7 +40,7 @@ impl Flows<'_> {
 
     /// Counts a client's greeting, and logs the server's name, which is no label: clients choose it freely.
     pub fn tls(&self, hello: &ClientHello) {
-        let ClientHello { server_name, version, encrypted } = hello;
+        let ClientHello { server_name, version, mesh: _, encrypted } = hello;
         let (direction, version) = (self.direction.name(), version.name());
         tracing::debug!(direction, server_name, version, encrypted, "TLS passed through");
         self.recorder.tls(self.direction, version, server_name.is_some());

@@ -110,6 +110,20 @@ pub(super) const RENEWAL_FAILURES: About = counter(
     "ferrule_identity_renewal_failures_total",
     "Attempts to get a certificate that failed, by cause.",
 );
+pub(super) const TLS_HANDSHAKES: About = counter(
+    "ferrule_tls_handshakes_total",
+    "Handshakes between sidecars, by what came of them: full, resumed, or the cause of a failure.",
+);
+pub(super) const TLS_OPEN: About =
+    gauge("ferrule_tls_connections_open", "Encrypted connections between sidecars that are open.");
+pub(super) const PLAIN: About = counter(
+    "ferrule_plain_connections_total",
+    "Connections between pods that are not encrypted, by the reason.",
+);
+pub(super) const TLS_REFUSED: About = counter(
+    "ferrule_tls_refused_total",
+    "Clients' connections that were reset because they must be encrypted.",
+);
 const LOG_LINES: About = counter("ferrule_access_log_lines_total", "Lines of the access log.");
 const LOG_DROPPED: About = counter(
     "ferrule_access_log_dropped_total",
@@ -142,7 +156,7 @@ impl Telemetry {
             Family { about: CONNECTION_DURATION, samples: self.carried.each(now, ConnectionKey::tell) },
             self.detections.tell(),
             self.bytes.tell(),
-            self.tls.tell(),
+            self.passed_through.tell(),
             self.limits.tell(),
             Family { about: ENDPOINTS, samples: self.targets.endpoints() },
             Family { about: PICKS, samples: self.picks.each(now, picks) },
@@ -164,6 +178,7 @@ impl Telemetry {
         ];
         families.extend(self.discovery.tell());
         families.extend(self.identity.tell());
+        families.extend(self.tls.tell());
         families.extend(process::tell());
         for family in &mut families {
             family.samples.sort_by(|one, other| one.labels.cmp(&other.labels));

@@ -25,6 +25,7 @@ mod recorder;
 mod request;
 mod series;
 mod targets;
+mod tls;
 mod value;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +41,7 @@ pub use self::{
     pool::Use,
     recorder::Recorder,
     request::{Notes, Outcome, Said, UNKNOWN_PEER},
+    tls::TlsMetrics,
     value::{Counter, Gauge, Happened},
 };
 use self::{
@@ -78,7 +80,7 @@ pub struct Telemetry {
     detections: Counters<4>,
     retries: Counters<3>,
     bytes: Counters<3>,
-    tls: Counters<3>,
+    passed_through: Counters<3>,
     limits: Counters<2>,
     access_log: Option<AccessLog>,
     /// Times that something was counted under `other` for want of room.
@@ -97,6 +99,8 @@ pub struct Telemetry {
     pub discovery: DiscoveryMetrics,
     /// How it goes with the certificate.
     pub identity: IdentityMetrics,
+    /// Encrypted connections, and those that are not.
+    pub tls: TlsMetrics,
 }
 
 impl Default for Telemetry {
@@ -120,10 +124,11 @@ impl Default for Telemetry {
             ),
             retries: Counters::new(gather::RETRIES, ["direction", "service", "error"], &capped),
             bytes: Counters::new(gather::TCP_BYTES, ["direction", "service", "flow"], &capped),
-            tls: Counters::new(gather::TLS, ["direction", "version", "server_name"], &capped),
+            passed_through: Counters::new(gather::TLS, ["direction", "version", "server_name"], &capped),
             limits: Counters::new(gather::LIMITS, ["direction", "limit"], &capped),
             discovery: DiscoveryMetrics::new(&capped),
             identity: IdentityMetrics::new(&capped),
+            tls: TlsMetrics::new(&capped),
             access_log: None,
             capped,
             config_refused: Counter::default(),

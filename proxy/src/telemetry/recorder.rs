@@ -9,8 +9,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::net::TcpStream;
-
 use super::{
     Notes, Outcome, Record, Said, Telemetry,
     connection::ConnectionKey,
@@ -21,7 +19,7 @@ use super::{
     series::is_told,
     value::Tally,
 };
-use crate::{cause::Cause, direction::Direction, net};
+use crate::{cause::Cause, direction::Direction, net, stream::Stream, tls::error::Failed};
 
 /// Combinations of labels that a thread keeps at hand. A pod has a few that matter.
 const KEPT: usize = 32;
@@ -97,7 +95,7 @@ impl Recorder {
 
     /// The other end of a client's connection, if it will be told.
     #[must_use]
-    pub fn peer(&self, client: &TcpStream) -> Option<SocketAddr> {
+    pub fn peer(&self, client: &Stream) -> Option<SocketAddr> {
         if self.is_logging() { client.peer_addr().ok() } else { None }
     }
 
@@ -172,7 +170,7 @@ impl Recorder {
         &'a self,
         direction: Direction,
         service: &Arc<str>,
-        client: &TcpStream,
+        client: &Stream,
         endpoint: SocketAddr,
     ) -> Flows<'a> {
         let bytes = |flow: &'static str| {
@@ -192,17 +190,12 @@ impl Recorder {
     }
 
     /// Counts a connection that came to nothing, for no endpoint took it.
-    pub fn not_carried(
-        &self,
-        direction: Direction,
-        service: &Arc<str>,
-        client: &TcpStream,
-        error: &io::Error,
-    ) {
-        let error = match (error.kind(), direction) {
-            (io::ErrorKind::NotFound, _) => Cause::NoEndpoints,
-            (_, Direction::Outbound) => Cause::Connect,
-            (_, Direction::Inbound) => Cause::AppConnect,
+    pub fn not_carried(&self, direction: Direction, service: &Arc<str>, client: &Stream, error: &io::Error) {
+        let error = match (Failed::within(error), error.kind(), direction) {
+            (Some(failed), ..) => failed.cause,
+            (None, io::ErrorKind::NotFound, _) => Cause::NoEndpoints,
+            (None, _, Direction::Outbound) => Cause::Connect,
+            (None, _, Direction::Inbound) => Cause::AppConnect,
         };
         self.telemetry.failed.of([direction.name().into(), service.into(), error.name().into()]).inc();
         self.line(&Record {
@@ -242,7 +235,7 @@ impl Recorder {
     /// Counts a TLS connection that is passed through.
     pub(super) fn tls(&self, direction: Direction, version: &'static str, has_name: bool) {
         let name = if has_name { "yes" } else { "no" };
-        self.telemetry.tls.of([direction.name().into(), version.into(), name.into()]).inc();
+        self.telemetry.passed_through.of([direction.name().into(), version.into(), name.into()]).inc();
     }
 
     fn look_up(&self, outcome: &Outcome<'_>) -> Recent {

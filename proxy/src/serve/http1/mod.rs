@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 use self::{
     exchange::{End, Plan},
@@ -36,8 +36,10 @@ use crate::{
     },
     limits::{Limit, Limits},
     message::is_idempotent,
+    peer::Caller,
     route::Request,
-    snapshot::{Destination, Protocol, Snapshot},
+    snapshot::{Cluster, Destination, Protocol, Snapshot},
+    stream::Stream,
     tcp,
     telemetry::{self, GrpcStatus, Method, Outcome, Said},
     worker::{Direction, Worker},
@@ -50,13 +52,15 @@ const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Serves the requests of a client. `read` holds what was already read from it.
 pub async fn serve(
-    mut client: TcpStream,
+    mut client: Stream,
     mut read: Buffer,
     destination: &Destination,
     worker: &Rc<Worker>,
     direction: Direction,
+    caller: Option<&Caller>,
 ) {
-    let context = Context { destination, worker, direction, peer: worker.recorder.peer(&client) };
+    let peer = worker.recorder.peer(&client);
+    let context = Context { destination, worker, direction, caller, peer };
     let sleep = pin!(tokio::time::sleep(worker.limits.idle));
     let mut timer = Timer::new(sleep);
     let mut closing = pin!(worker.drain.reached(Phase::Closing));
@@ -70,7 +74,7 @@ pub async fn serve(
             Next::Request => {}
             Next::Close => return close(client).await,
             Next::Refuse(refusal) => return context.refuse(client, refusal).await,
-            Next::Reset => return crate::net::reset(client),
+            Next::Reset => return client.reset(),
             Next::Tunnel(upstream, pending) => {
                 let service = Arc::clone(&destination.now().cluster.service);
                 let Ok(endpoint) = upstream.peer_addr() else { return };
@@ -86,6 +90,8 @@ struct Context<'a> {
     destination: &'a Destination,
     worker: &'a Rc<Worker>,
     direction: Direction,
+    /// Who has connected, if it is somebody else than the application of this pod.
+    caller: Option<&'a Caller>,
     /// The other end of the connection, if it will be told.
     peer: Option<SocketAddr>,
 }
@@ -116,14 +122,14 @@ enum Next {
     Close,
     Refuse(Refusal),
     Reset,
-    Tunnel(TcpStream, Buffer),
+    Tunnel(Stream, Buffer),
 }
 
 impl Context<'_> {
     /// Waits until a complete head lies at the front of `read`.
     async fn next_head(
         &self,
-        client: &mut TcpStream,
+        client: &mut Stream,
         read: &mut Buffer,
         timer: &mut Timer<'_>,
         mut closing: Pin<&mut impl Future<Output = ()>>,
@@ -136,7 +142,7 @@ impl Context<'_> {
                 read.release();
                 tokio::select! {
                     biased;
-                    readable = poll_fn(|context| client.poll_read_ready(context)) => {
+                    readable = poll_fn(|context| client.poll_readable(context)) => {
                         if readable.is_err() {
                             return Arrival::Nothing;
                         }
@@ -184,14 +190,14 @@ impl Context<'_> {
         }
     }
 
-    async fn one_request(&self, client: &mut TcpStream, read: &mut Buffer, timer: &mut Timer<'_>) -> Next {
-        let Self { destination, worker, direction, peer } = *self;
+    async fn one_request(&self, client: &mut Stream, read: &mut Buffer, timer: &mut Timer<'_>) -> Next {
+        let Self { destination, worker, direction, caller, peer } = *self;
         let started = Instant::now();
         let snapshot = destination.now();
         let notes = worker.recorder.notes();
         let mut out = buffer::take();
         let source = || Some(client.peer_addr().ok()?.ip());
-        let (info, decision) = match decide(read, &snapshot, source, &worker.limits, &mut out) {
+        let (info, decision) = match decide(read, &snapshot, source, &worker.limits, caller, &mut out) {
             Ok(decided) => decided,
             Err(refusal) => {
                 buffer::give_back(out);
@@ -200,13 +206,14 @@ impl Context<'_> {
         };
         let end = match &decision.target {
             Err((cause, detail)) => End::Failed { cause: *cause, detail: detail.clone(), untouched: true },
-            Ok(cluster) if cluster.protocol == Protocol::Http2 => {
+            Ok(cluster) if cluster.protocol == Protocol::Http2 || self.shares(cluster, info) => {
                 // Boxed, or every connection would have room for it while it idles.
                 Box::pin(self.translate(
                     client,
                     read,
                     &out,
                     info,
+                    cluster.protocol == Protocol::Http2,
                     &decision.terms(cluster, destination, direction, started, &notes),
                 ))
                 .await
@@ -277,13 +284,23 @@ impl Context<'_> {
         }
     }
 
-    /// Sends a request to an endpoint that speaks HTTP/2.
+    /// Whether the request goes to another sidecar on a connection that it shares with others, as HTTP/2. What changes
+    /// the protocol has no place there.
+    fn shares(&self, cluster: &Cluster, info: Info) -> bool {
+        self.direction == Direction::Outbound
+            && !info.upgrade
+            && !info.to_connect
+            && self.worker.dialer.encrypts(cluster.expected.as_deref())
+    }
+
+    /// Sends a request to an endpoint that speaks HTTP/2, or on a connection that does. `http2`: the endpoint does.
     async fn translate(
         &self,
-        client: &mut TcpStream,
+        client: &mut Stream,
         read: &mut Buffer,
         head: &[u8],
         info: Info,
+        http2: bool,
         terms: &Terms<'_>,
     ) -> End {
         let Info { framing, version, keep_alive, .. } = info;
@@ -297,7 +314,7 @@ impl Context<'_> {
         let plan = translate::Plan {
             head: &head,
             end: matches!(framing, Framing::None | Framing::Length(0)),
-            http2: true,
+            http2,
             // They are in the head already.
             request_headers: decide::no_change(),
             terms: *terms,
@@ -314,8 +331,8 @@ impl Context<'_> {
     }
 
     /// Answers what can't be understood and ends the connection: what follows has no known beginning.
-    async fn refuse(&self, mut client: TcpStream, Refusal { cause, detail, limit }: Refusal) {
-        let Self { destination, worker, direction, peer } = *self;
+    async fn refuse(&self, mut client: Stream, Refusal { cause, detail, limit }: Refusal) {
+        let Self { destination, worker, direction, caller: _, peer } = *self;
         if let Some(limit) = limit {
             worker.telemetry.limit(direction, limit);
         }
@@ -367,6 +384,7 @@ fn decide<'a>(
     snapshot: &'a Snapshot,
     source: impl FnOnce() -> Option<IpAddr>,
     limits: &Limits,
+    caller: Option<&Caller>,
     out: &mut Vec<u8>,
 ) -> Result<(Info, Decision<'a>), Refusal> {
     let mut space = field_space();
@@ -384,7 +402,8 @@ fn decide<'a>(
     }
     let request = Request { method: head.method, path: head.path(), fields: head.fields };
     let decision = Decision::new(snapshot, &request, head.query(), source);
-    rewrite::request(out, &head, decision.request_headers(), &snapshot.cluster.service);
+    let changes = caller.map_or_else(|| decision.request_headers(), Caller::headers);
+    rewrite::request(out, &head, changes, &snapshot.cluster.service);
     let info = Info {
         framing: head.framing,
         version: head.version,
@@ -411,7 +430,7 @@ fn skip_body(read: &mut Buffer, framing: Framing) -> bool {
 }
 
 async fn answer(
-    client: &mut TcpStream,
+    client: &mut Stream,
     cause: Cause,
     detail: &str,
     persistence: Persistence,
@@ -426,14 +445,14 @@ async fn answer(
 
 /// Closes in stages (RFC 9112 §9.6): a close while the client still sends would reset the connection and take
 /// the response with it.
-async fn close(mut client: TcpStream) {
+async fn close(mut client: Stream) {
     if client.shutdown().await.is_ok() {
         drain_input(&mut client).await;
     }
 }
 
 /// Reads and drops what the client still sends, for a bounded time and amount.
-async fn drain_input(client: &mut TcpStream) {
+async fn drain_input(client: &mut Stream) {
     let drain = async {
         let mut buffer = Buffer::default();
         let mut total = 0;

@@ -118,9 +118,9 @@ impl Attempt<'_> {
                     self.talk(left, body, end, reply, &mut sender, &mut receiver, progress, reused).await?;
                 let reusable = sender.is_done() && receiver.is_reusable();
                 drop((sender, receiver));
-                if reusable {
+                if reusable && let crate::stream::Stream::Plain(stream) = connection.into_stream() {
                     let pool = self.worker.pool(self.plan.terms.direction);
-                    pool.put(self.to.endpoint.address, connection.into_stream(), Instant::now());
+                    pool.put(self.to.endpoint.address, stream, Instant::now());
                 }
                 Ok(status)
             }

@@ -11,8 +11,14 @@ use crate::{
         streams::Ended,
     },
     message::is_idempotent,
+    stream::Stream as Socket,
     telemetry::Use,
-    worker::Worker,
+    tls::{
+        alpn::Alpn,
+        dial::{Way, is_to_be_repeated},
+        expected::PlainReason,
+    },
+    worker::{Direction, Worker},
 };
 
 /// A response that is to come.
@@ -37,17 +43,45 @@ pub(super) async fn open(
     end: bool,
     worker: &Rc<Worker>,
 ) -> io::Result<Opened> {
-    if !plan.http2 {
-        let repeatable = end && is_idempotent(plan.head.method());
-        let (stream, is_new) = worker.connection(plan.terms.direction, endpoint, repeatable).await?;
-        return Ok(Opened::Http1(Box::new(http1::Upstream::new(stream, plan, end).await?), !is_new));
-    }
+    let direction = plan.terms.direction;
+    let expected = plan.terms.cluster.expected.as_deref();
     loop {
-        let direction = plan.terms.direction;
+        let way = match direction {
+            Direction::Outbound => worker.dialer.way(endpoint.address, expected)?,
+            Direction::Inbound => Way::Plain(PlainReason::OwnPod),
+        };
+        let secured = match &way {
+            Way::Plain(_) => None,
+            Way::Tls(secured) if plan.http2 => Some((secured, Alpn::Http2)),
+            Way::Tls(secured) => Some((secured, Alpn::Http2ForHttp1)),
+        };
+        if !plan.http2 && secured.is_none() {
+            let repeatable = end && is_idempotent(plan.head.method());
+            let (stream, is_new) = worker.connection(direction, endpoint, expected, repeatable).await?;
+            return Ok(Opened::Http1(Box::new(http1::Upstream::new(stream, plan, end).await?), !is_new));
+        }
         let count = |r#use| worker.recorder.pool(direction, true, r#use);
-        let connection =
-            worker.upstreams(direction).connection(endpoint, worker.http2_settings(direction)).await;
-        let (connection, is_new) = connection.inspect_err(|_| count(Use::Failed))?;
+        let dial = async || {
+            let limit = worker.limits.connecting(direction);
+            match (secured, &way) {
+                (Some((secured, alpn)), _) => {
+                    let made = worker.dialer.secure(endpoint, secured, alpn, limit, &worker.limits).await;
+                    made.map(|stream| Socket::Tls(Box::new(stream)))
+                }
+                (None, Way::Plain(reason)) if direction == Direction::Outbound => {
+                    worker.dialer.plain(endpoint, *reason, limit).await.map(Socket::Plain)
+                }
+                _ => crate::net::connect_either(endpoint.address, endpoint.other(), limit)
+                    .await
+                    .map(Socket::Plain),
+            }
+        };
+        let upstreams = worker.upstreams(direction);
+        let made = upstreams.connection(endpoint.address, secured, worker.http2_settings(), dial).await;
+        if made.as_ref().is_err_and(is_to_be_repeated) {
+            continue;
+        }
+        let (connection, is_new) = made.inspect_err(|_| count(Use::Failed))?;
         let bodiless = plan.head.method() == "HEAD";
         let head = |each: fields::Each<'_>| fields::request(plan.head, plan.request_headers, each);
         if let Some(stream) = connection.open(bodiless, end, head) {

@@ -9,8 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
-
 use super::{
     End, Plan,
     send::{Outgoing, Progress, SendError, stream_body, write_both},
@@ -21,7 +19,11 @@ use crate::{
     cause::Cause,
     limits::Limit,
     retry::Failure,
-    serve::{attempts, http1::timer::Timer},
+    serve::{
+        attempts::{self, Terms},
+        http1::timer::Timer,
+    },
+    stream::Stream,
     worker::Worker,
 };
 
@@ -71,13 +73,15 @@ impl<'a> Attempt<'a> {
     /// Makes the attempt. An error says also whether the connection had been used before.
     pub async fn run(
         &self,
-        client: &mut TcpStream,
+        client: &mut Stream,
         read: &mut Buffer,
         timer: &mut Timer<'_>,
         request: &mut Outgoing,
     ) -> Result<End, (Failed, bool)> {
         let repeatable = self.plan.idempotent && request.buffered.is_some();
-        let connected = self.worker.connection(self.plan.terms.direction, self.to.endpoint, repeatable).await;
+        let Terms { direction, cluster, .. } = self.plan.terms;
+        let expected = cluster.expected.as_deref();
+        let connected = self.worker.connection(direction, self.to.endpoint, expected, repeatable).await;
         let (mut upstream, is_new) = match connected {
             Ok(connection) => connection,
             Err(error) => return Err((self.connect_failed(&error), false)),
@@ -98,12 +102,13 @@ impl<'a> Attempt<'a> {
         if received.tunnel {
             return Ok(End::Tunnel { status: received.status, upstream, pending: response });
         }
-        if received.upstream_reusable && response.is_empty() {
-            self.worker.pool(self.plan.terms.direction).put(
-                self.to.endpoint.address,
-                upstream,
-                Instant::now(),
-            );
+        // One in TLS carries what shares no connection.
+        if let Stream::Plain(upstream) = upstream
+            && received.upstream_reusable
+            && response.is_empty()
+        {
+            let pool = self.worker.pool(self.plan.terms.direction);
+            pool.put(self.to.endpoint.address, upstream, Instant::now());
         }
         Ok(End::Responded { status: received.status, reusable: received.client_reusable })
     }
@@ -111,11 +116,11 @@ impl<'a> Attempt<'a> {
     /// Sends and receives at once: a server may respond before it has read the whole request.
     async fn talk(
         &self,
-        client: &mut TcpStream,
+        client: &mut Stream,
         read: &mut Buffer,
         timer: &mut Timer<'_>,
         request: &mut Outgoing,
-        upstream: &mut TcpStream,
+        upstream: &mut Stream,
         response: &mut Buffer,
     ) -> Result<Received, ReceiveError> {
         let (mut client_read, mut client_write) = client.split();
@@ -149,7 +154,7 @@ impl<'a> Attempt<'a> {
                     return self.failed(Cause::BadRequest, format!("request body: {error}"));
                 }
             }
-            crate::net::client_gone(client_read.as_ref()).await;
+            client_read.gone().await;
             ReceiveError::Broken("client-closed")
         });
         // The request goes out before anything is awaited; from then on a response that is there comes first.

@@ -10,8 +10,6 @@ mod attempt;
 mod receive;
 mod send;
 
-use tokio::net::TcpStream;
-
 use self::{attempt::Attempt, send::Outgoing};
 use super::timer::Timer;
 use crate::{
@@ -19,6 +17,7 @@ use crate::{
     cause::Cause,
     http1::{body::Framing, head::Version},
     serve::attempts::{Attempts, Terms},
+    stream::Stream,
     worker::Worker,
 };
 
@@ -42,7 +41,7 @@ pub(super) enum End {
     /// The response was forwarded as a whole. `reusable`: the client's connection can carry another request.
     Responded { status: u16, reusable: bool },
     /// The connection speaks another protocol now.
-    Tunnel { status: u16, upstream: TcpStream, pending: Buffer },
+    Tunnel { status: u16, upstream: Stream, pending: Buffer },
     /// Nothing was forwarded; the client is to be told why. `untouched`: what it has sent of the body still lies in
     /// the buffer.
     Failed { cause: Cause, detail: String, untouched: bool },
@@ -53,7 +52,7 @@ pub(super) enum End {
 /// Sends the request and forwards the response. `read` holds what the client has sent after the head; what of it
 /// belongs to the request is used up.
 pub(super) async fn run(
-    client: &mut TcpStream,
+    client: &mut Stream,
     read: &mut Buffer,
     timer: &mut Timer<'_>,
     plan: &Plan<'_>,

@@ -3,10 +3,7 @@
 
 use std::borrow::Cow;
 
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::tcp::{ReadHalf, WriteHalf},
-};
+use tokio::io::AsyncWriteExt as _;
 
 use super::{
     attempt::{Attempt, Failed, ReceiveError, Received},
@@ -22,6 +19,7 @@ use crate::{
     },
     limits::Limit,
     retry::{self, Failure, Replay},
+    stream::{ReadHalf, WriteHalf},
 };
 
 use ferrule_config::names::ERROR_HEADER;

@@ -2,15 +2,13 @@
 
 use std::{cell::Cell, io};
 
-use tokio::{
-    io::AsyncWriteExt,
-    net::tcp::{ReadHalf, WriteHalf},
-};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
     buffer::Buffer,
     http1::body::{Body, BodyError, Framing},
     retry::Replay,
+    stream::{ReadHalf, WriteHalf},
     telemetry::Notes,
 };
 

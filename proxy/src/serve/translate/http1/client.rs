@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use ferrule_config::HeaderChange;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::io::AsyncWriteExt;
 
-use super::{Coding, Writer, field, incoming::Incoming, shared::Shared};
+use super::{Coding, Writer, field, incoming::Incoming};
 use crate::{
     buffer::Buffer,
     http1::{
@@ -16,13 +16,14 @@ use crate::{
     http2::{fields::Fields, hpack::Field, stream::Piece, streams::Ended},
     message::{is_hop_by_hop, list},
     serve::translate::{self, Outcome, Plan, Receiver, Responder, Sender, fields},
+    stream::{Shared, Stream},
     worker::Worker,
 };
 
 /// A client and what it has to be told of its connection.
 pub struct Client<'a> {
     /// Its connection.
-    pub stream: &'a TcpStream,
+    pub stream: &'a Stream,
     /// What it has sent after the request's head.
     pub read: &'a mut Buffer,
     /// How its request's body ends.
@@ -192,7 +193,7 @@ impl<'a> Responder for Reply<'a> {
                 // It may close its side and still read.
                 std::future::pending::<()>().await;
             }
-            crate::net::client_gone(stream).await;
+            stream.gone().await;
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A message's content and trailers as they come in over HTTP/1.
 
-use super::shared::Shared;
 use crate::{
     buffer::Buffer,
     http1::body::{Body, Framing},
     http2::{fields::Fields, stream::Piece, streams::Ended},
+    stream::Shared,
 };
 
 /// A message body that is being read.

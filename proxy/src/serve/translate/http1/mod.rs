@@ -2,7 +2,6 @@
 
 mod client;
 mod incoming;
-mod shared;
 mod upstream;
 
 use std::io;
@@ -12,8 +11,10 @@ use tokio::io::AsyncWriteExt;
 pub use client::{Client, request_fields, run};
 pub use upstream::Upstream;
 
-use self::shared::Shared;
-use crate::http2::{fields::Fields, streams::Ended};
+use crate::{
+    http2::{fields::Fields, streams::Ended},
+    stream::Shared,
+};
 
 /// How content is delimited when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::io::AsyncWriteExt;
 
-use super::{Coding, Writer, field, incoming::Incoming, shared::Shared};
+use super::{Coding, Writer, field, incoming::Incoming};
 use crate::{
     buffer::Buffer,
     http1::{
@@ -14,12 +14,13 @@ use crate::{
     http2::{fields::Fields, hpack::Field, stream::Piece, streams::Ended},
     message::{is_hop_by_hop, list},
     serve::translate::{Plan, Receiver, Sender, fields, upstream::Respond},
+    stream::{Shared, Stream},
 };
 
 /// A connection that carries one request.
 #[derive(Debug)]
 pub struct Upstream {
-    stream: TcpStream,
+    stream: Stream,
     coding: Coding,
     to_head: bool,
     to_connect: bool,
@@ -30,7 +31,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Those of writing.
-    pub async fn new(mut stream: TcpStream, plan: &Plan<'_>, end: bool) -> io::Result<Self> {
+    pub async fn new(mut stream: Stream, plan: &Plan<'_>, end: bool) -> io::Result<Self> {
         let mut out = crate::buffer::take();
         let coding = write_head(&mut out, plan, end);
         let written = stream.write_all(&out).await;
@@ -58,7 +59,7 @@ impl Upstream {
 
     /// The connection, for the next request.
     #[must_use]
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> Stream {
         self.stream
     }
 }
