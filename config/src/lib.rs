@@ -28,4 +28,7 @@ pub use mesh::{
     Backend, FORMAT, HeaderChange, HeaderMatch, HeaderValueMatch, Match, Mesh, PathMatch, RouteEntry, Rule,
     Service, Timeouts,
 };
-pub use tls::{MinVersion, Modes, Peers, Selector, TlsMode, WorkloadTls};
+pub use tls::{
+    MAX_PLAINTEXT_CLIENTS, MinVersion, Modes, Peers, PlaintextClient, PlaintextReport, Selector, TlsMode,
+    WorkloadTls,
+};

@@ -39,13 +39,13 @@ pub enum MinVersion {
 #[serde(rename_all = "camelCase")]
 pub struct Modes {
     /// Of every port that is not named.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub mode: TlsMode,
     /// By port of the container.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<u16, TlsMode>,
     /// Lowest version of TLS.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub min_version: MinVersion,
 }
 
@@ -79,7 +79,7 @@ impl Selector {
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadTls {
     /// Which pods.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub selector: Selector,
     /// What they accept.
     #[serde(flatten)]
@@ -97,8 +97,40 @@ pub struct Peers {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plain: Vec<IpAddr>,
     /// What its pods accept. Where they differ, the stricter.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub modes: Modes,
+}
+
+/// What a sidecar answers at `/tls` of its admin port: who sent it connections that were not encrypted.
+///
+/// ```text
+///   {"plaintextClients":[{"address":"10.0.0.7","port":8080,"secondsAgo":12}]}
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaintextReport {
+    /// Those of the last hour, one a client and port; at most [`MAX_PLAINTEXT_CLIENTS`], the latest ones.
+    #[serde(default)]
+    pub plaintext_clients: Vec<PlaintextClient>,
+}
+
+/// Most clients in a [`PlaintextReport`].
+pub const MAX_PLAINTEXT_CLIENTS: usize = 256;
+
+/// A client that sent something that was not encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaintextClient {
+    /// Its address.
+    pub address: IpAddr,
+    /// Port of the container that it connected to.
+    pub port: u16,
+    /// How long ago its last such connection began, in seconds.
+    pub seconds_ago: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[cfg(test)]
@@ -134,7 +166,19 @@ mod tests {
             modes: Modes { mode: TlsMode::Strict, ..Modes::default() },
         };
         let text = serde_json::to_string(&tls).expect("JSON");
-        assert_eq!(text, r#"{"selector":{},"mode":"strict","minVersion":"1.3"}"#);
+        assert_eq!(text, r#"{"mode":"strict"}"#);
         assert_eq!(serde_json::from_str::<WorkloadTls>(&text).expect("parses"), tls);
+    }
+
+    #[test]
+    fn a_report_has_the_form_that_is_documented() {
+        let text = r#"{"plaintextClients":[{"address":"10.0.0.7","port":8080,"secondsAgo":12}]}"#;
+        let report: PlaintextReport = serde_json::from_str(text).expect("parses");
+        assert_eq!(report.plaintext_clients.len(), 1);
+        assert_eq!(serde_json::to_string(&report).expect("JSON"), text);
+        assert_eq!(
+            serde_json::from_str::<PlaintextReport>("{}").expect("parses"),
+            PlaintextReport::default()
+        );
     }
 }
