@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// What connections are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,11 +42,18 @@ pub struct Modes {
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: TlsMode,
     /// By port of the container.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "ports")]
     pub ports: BTreeMap<u16, TlsMode>,
     /// Lowest version of TLS.
     #[serde(default, skip_serializing_if = "is_default")]
     pub min_version: MinVersion,
+}
+
+/// Keys of a JSON object are text. serde reads numbers from them, but not where the object was flattened into another.
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u16, TlsMode>, D::Error> {
+    let ports = BTreeMap::<String, TlsMode>::deserialize(deserializer)?;
+    let number = |port: &str| port.parse().map_err(|_| D::Error::custom(format!("{port:?} is not a port")));
+    ports.into_iter().map(|(port, mode)| Ok((number(&port)?, mode))).collect()
 }
 
 impl Modes {
@@ -168,6 +175,12 @@ mod tests {
         let text = serde_json::to_string(&tls).expect("JSON");
         assert_eq!(text, r#"{"mode":"strict"}"#);
         assert_eq!(serde_json::from_str::<WorkloadTls>(&text).expect("parses"), tls);
+
+        let text = r#"{"selector":{"matchLabels":{"app":"cart"}},"ports":{"8080":"strict"}}"#;
+        let tls: WorkloadTls = serde_json::from_str(text).expect("parses");
+        assert_eq!(tls.modes.of(8080), TlsMode::Strict);
+        assert_eq!(serde_json::to_string(&tls).expect("JSON"), text);
+        assert!(serde_json::from_str::<Modes>(r#"{"ports":{"http":"strict"}}"#).is_err());
     }
 
     #[test]
