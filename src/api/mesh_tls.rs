@@ -1,14 +1,21 @@
 //! `MeshTLS`: whether traffic between pods of the mesh is encrypted.
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ServiceTarget, Status};
+use super::{
+    Status, WholeServiceTarget,
+    schema::{self, LABELS_MAX},
+};
 
-/// MeshTLS says whether pods accept only encrypted connections of known identity. In the operator's own
-/// namespace it holds for the whole mesh; elsewhere for its namespace, or for the Services that it names. The
-/// narrower one decides.
+/// MeshTLS says whether pods accept only encrypted connections of known identity. Without selector and
+/// targetRefs it holds for the whole mesh if it is in the operator's own namespace, and for its namespace
+/// elsewhere. What is narrower decides alone: one for pods before one for the namespace before one for the
+/// mesh. Of several of the same width the oldest decides, then the first by name; the status of the others says
+/// so.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "ferrule.dev",
@@ -20,7 +27,7 @@ use super::{ServiceTarget, Status};
     shortname = "fmtls",
     category = "ferrule",
     derive = "PartialEq",
-    doc = "MeshTLS says whether pods accept only encrypted connections of known identity. In the operator's own namespace it holds for the whole mesh; elsewhere for its namespace, or for the Services that it names. This version of Ferrule stores it and does not enforce it yet; see the condition Enforced.",
+    doc = "MeshTLS says whether pods accept only encrypted connections of known identity. In the operator's own namespace it holds for the whole mesh; elsewhere for its namespace, or for the pods that it selects.",
     printcolumn(
         name = "Mode",
         type_ = "string",
@@ -31,7 +38,7 @@ use super::{ServiceTarget, Status};
         name = "Accepted",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Accepted\")].status",
-        description = "Whether it is valid and its targets exist"
+        description = "Whether it is valid, its targets exist and no older one decides in its place"
     ),
     printcolumn(
         name = "Enforced",
@@ -39,33 +46,72 @@ use super::{ServiceTarget, Status};
         json_path = ".status.conditions[?(@.type==\"Enforced\")].status",
         description = "Whether the mesh acts on it"
     ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Enforced\")].reason",
+        description = "Why the mesh acts on it or not",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("!has(self.selector) || !has(self.targetRefs) || size(self.targetRefs) == 0",
+    "selector: contradicts targetRefs; give one of the two"))]
 pub struct MeshTLSSpec {
-    /// Services, of the same namespace, that it applies to; up to 16. Default: the whole namespace, or the
-    /// whole mesh in the operator's own namespace.
+    /// Pods, of the same namespace, that it applies to. Contradicts targetRefs. Default: the whole namespace, or
+    /// the whole mesh in the operator's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<PodSelector>,
+    /// Services, of the same namespace, to whose pods it applies; up to 16. It then holds for all that these pods
+    /// accept, whichever way it is reached. Contradicts selector. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub target_refs: Vec<ServiceTarget>,
+    #[x_kube(
+        merge_strategy = ListMerge::Atomic,
+        validation = ("self.all(a, self.exists_one(b, a.name == b.name))",
+            "targetRefs: each Service may be named once")
+    )]
+    pub target_refs: Vec<WholeServiceTarget>,
     /// What connections are accepted: Permissive (encrypted and plain ones), Strict (only encrypted ones of
-    /// known identity) or Disabled (only plain ones, and none is encrypted).
+    /// known identity) or Disabled (only plain ones, and none is encrypted). Default: Permissive.
+    #[serde(default)]
     pub mode: Mode,
-    /// Ports of the pod with another mode; up to 64. Default: none.
+    /// Ports of the container with another mode, each once; up to 64. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["port".into()]))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["port".into()]),
+        validation = ("self.all(a, self.exists_one(b, a.port == b.port))", "ports: each port may be named once")
+    )]
     pub ports: Vec<PortMode>,
     /// Lowest version of TLS: "1.2" or "1.3". Default: "1.3".
     #[serde(default)]
     pub min_version: TlsVersion,
+    /// Whether Strict takes hold though plaintext clients were seen in the last hour, or nobody knows whether
+    /// there were any: they are cut off. Otherwise it waits until there are none, and status.plaintextClients
+    /// lists them. Once it has taken hold it stays. Default: false.
+    #[serde(default)]
+    pub force: bool,
 }
 
+/// Which pods of the namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodSelector {
+    /// Labels that a pod must have, all of them; 1 to 16.
+    #[schemars(schema_with = "schema::labels")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// Most labels of a [`PodSelector`].
+pub const MAX_LABELS: usize = LABELS_MAX;
+
 /// What connections are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Mode {
     /// Encrypted and plain ones.
+    #[default]
     Permissive,
     /// Only encrypted ones of known identity.
     Strict,

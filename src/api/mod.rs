@@ -4,7 +4,7 @@
 //!   Route           what happens to requests for a Service: where they go, with which header, how long
 //!   BalancerPolicy  how they are spread over the endpoints of the Service that they go to
 //!   CircuitPolicy   when to stop sending to a Service that fails
-//!   MeshTLS         whether traffic is encrypted
+//!   MeshTLS         whether pods accept only encrypted connections
 //! ```
 //!
 //! What the API server can check it checks: schema, bounds and CEL rules are derived from the types, and
@@ -31,7 +31,9 @@ pub use percent::{Percent, PercentError};
 pub use route::{Route, RouteSpec};
 pub use schema::FORBIDDEN_HEADERS;
 pub use status::Status;
-pub use target::{PolicyTarget, PolicyTargetKind, PortTarget, ServiceGroup, ServiceKind, ServiceTarget};
+pub use target::{
+    PolicyTarget, PolicyTargetKind, PortTarget, ServiceGroup, ServiceKind, ServiceTarget, WholeServiceTarget,
+};
 
 /// Version of all kinds.
 pub const VERSION: &str = "v1alpha1";

@@ -30,6 +30,8 @@ pub(super) const PORT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 pub(super) const NAME_PREFIX: &str = "^[a-z0-9][-.a-z0-9]*$";
 /// The value of a label.
 pub(super) const LABEL_VALUE: &str = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+/// The same, or the empty text, which is a value too.
+const LABEL_VALUE_OR_NONE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 /// A token of RFC 9110 §5.6.2, as header fields have for a name.
 pub(super) const TOKEN: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 /// A header field's value: printable ASCII, spaces and tabs only inside.
@@ -43,6 +45,19 @@ pub(super) const QUERY_NAME: &str = r"^([A-Za-z0-9._~!$'()*+,;:@/?-]|%[0-9A-Fa-f
 /// The schema of a [`Duration`].
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": 24, "pattern": Duration::PATTERN })
+}
+
+/// Most labels of a selector.
+pub(super) const LABELS_MAX: usize = 16;
+
+/// The schema of the labels of a selector, 1 to [`LABELS_MAX`].
+pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": LABELS_MAX,
+        "additionalProperties": { "type": "string", "maxLength": 63, "pattern": LABEL_VALUE_OR_NONE },
+    })
 }
 
 /// The schema of a [`Percent`](super::Percent) without decimals.

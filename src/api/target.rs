@@ -26,6 +26,22 @@ pub struct ServiceTarget {
     pub port: Option<u16>,
 }
 
+/// A Service of the same namespace, as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WholeServiceTarget {
+    /// API group of the target. The core group, to which Service belongs, is written as the empty text.
+    /// Default: the core group, the only one accepted.
+    #[serde(default)]
+    pub group: ServiceGroup,
+    /// Kind of the target. Default: Service, the only one accepted.
+    #[serde(default)]
+    pub kind: ServiceKind,
+    /// Name of the Service, in the namespace of this object.
+    #[schemars(length(min = 1, max = 63), regex(pattern = SERVICE_NAME))]
+    pub name: String,
+}
+
 /// The core API group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ServiceGroup {

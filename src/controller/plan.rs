@@ -150,7 +150,7 @@ fn status_write(
         Kind::BalancerPolicy => &of.balancer_policies.get(&verdict.name)?.conditions,
         Kind::CircuitPolicy => &of.circuit_policies.get(&verdict.name)?.conditions,
         Kind::MeshTls => &of.mesh_tls.get(&verdict.name)?.conditions,
-        Kind::Namespace | Kind::Service | Kind::ConfigMap | Kind::ProxyBinding => return None,
+        Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap | Kind::ProxyBinding => return None,
     };
     let conditions = status::merge(existing, verdict, now)?;
     let fingerprint = verdict_fingerprint(verdict);

@@ -71,6 +71,9 @@ pub async fn run(client: Client, kind: Kind, messages: mpsc::Sender<Message>, me
     }
 }
 
+/// Pods that have ended are neither listed nor sent; one that ends is told as if it were deleted.
+const UNENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
 /// Lists come in pages from etcd and then the watch begins. Streaming lists would spare the API server memory,
 /// but before Kubernetes 1.34 they are not on everywhere, and without them the watch waits for ever.
 fn config(kind: Kind) -> watcher::Config {
@@ -78,6 +81,7 @@ fn config(kind: Kind) -> watcher::Config {
     match kind {
         Kind::ConfigMap => config.labels(&format!("{MANAGED_BY}={MANAGER}")),
         Kind::ProxyBinding => config.fields(&format!("metadata.name={}", names::PROXY_ROLE)),
+        Kind::Pod => config.fields(UNENDED),
         Kind::Namespace
         | Kind::Service
         | Kind::Route

@@ -2,18 +2,22 @@
 //!
 //! ```text
 //!   Routes           ─parse─▶ valid ones ─by Service─▶ entries in order of precedence ──┐
-//!   BalancerPolicies ─parse─▶ valid ones ─by Service and port─▶ the oldest ─────────────┴─▶ Mesh
+//!   BalancerPolicies ─parse─▶ valid ones ─by Service and port─▶ the oldest ─────────────┼─▶ Mesh
+//!   MeshTLS          ─parse─▶ valid ones ─by pods─▶ the narrowest, the oldest ──┬───────┤
+//!   Pods             ─by Service─▶ who answers, and what they accept of it ◀────┘ ──────┘
 //!      │               └── do targets and backends exist, does an older one decide? ──┐
 //!      └── what is wrong, and in which field ─────────────────────────────────────────┴──▶ status.conditions
 //! ```
 //!
-//! A namespace depends on nothing outside of itself, so namespaces are compiled one by one. The result
-//! depends on the objects alone, never on the order in which they came.
+//! A namespace depends on nothing outside of itself but the MeshTLS that holds for the whole mesh, so namespaces are
+//! compiled one by one. The result depends on the objects alone, never on the order in which they came.
 
 mod balancer;
 mod balancer_policy;
 mod finding;
 mod header;
+mod mesh_tls;
+mod peers;
 mod policy;
 mod precedence;
 mod route;
@@ -51,7 +55,14 @@ pub fn compile(observed: &Observed, namespace: &str) -> Compiled {
     }
     verdicts.extend(told);
     verdicts.extend(policy::compile(of));
-    let mesh = Mesh { format: FORMAT, namespace: namespace.to_owned(), services, ..Mesh::default() };
+    let (tls, told) = mesh_tls::compile(observed, namespace, of);
+    verdicts.extend(told);
+    if injected {
+        for (name, peers) in peers::compile(of, &tls) {
+            services.entry(name).or_default().peers = Some(peers);
+        }
+    }
+    let mesh = Mesh { format: FORMAT, namespace: namespace.to_owned(), services, tls };
     Compiled { mesh: Some(mesh), verdicts }
 }
 

@@ -1,24 +1,21 @@
 //! Policies that are stored and not acted on yet; their status says so.
 
 use crate::{
-    api::{CircuitPolicySpec, MeshTLSSpec, PolicyTarget, PolicyTargetKind, ServiceTarget},
+    api::{CircuitPolicySpec, PolicyTarget, PolicyTargetKind},
     controller::observe::{Kind, Observation, Resource},
 };
 
 use super::{
     finding::{ConditionType, Finding, Reason, Verdict},
-    target, verdict,
+    verdict,
 };
 
-/// What the CircuitPolicies and MeshTLS of a namespace are told.
+/// What the CircuitPolicies of a namespace are told.
 pub(super) fn compile(of: &Observation) -> Vec<Verdict> {
-    let circuits = of.circuit_policies.iter().map(|(name, resource)| {
+    let told = of.circuit_policies.iter().map(|(name, resource)| {
         verdict(Kind::CircuitPolicy, name, resource, findings(resource, |spec| circuit_policy(of, spec)))
     });
-    let tls = of.mesh_tls.iter().map(|(name, resource)| {
-        verdict(Kind::MeshTls, name, resource, findings(resource, |spec| mesh_tls(of, spec)))
-    });
-    circuits.chain(tls).collect()
+    told.collect()
 }
 
 fn findings<S>(resource: &Resource<S>, check: impl Fn(&S) -> Result<(), (Reason, String)>) -> Vec<Finding> {
@@ -65,11 +62,6 @@ fn policy_target(of: &Observation, target: &PolicyTarget) -> Option<String> {
             (!found).then(|| format!("Route {name} has no rule named {section}"))
         }
     }
-}
-
-fn mesh_tls(of: &Observation, spec: &MeshTLSSpec) -> Result<(), (Reason, String)> {
-    let MeshTLSSpec { target_refs, mode: _, ports: _, min_version: _ } = spec;
-    all_found(target_refs.iter().filter_map(|target: &ServiceTarget| target::missing(of, target)))
 }
 
 fn all_found(missing: impl Iterator<Item = String>) -> Result<(), (Reason, String)> {

@@ -1,5 +1,7 @@
 //! Whether the Services that an object names exist.
 
+use ferrule_config::Selector;
+
 use crate::{
     api::{PortTarget, ServiceTarget},
     controller::observe::{Observation, Service},
@@ -67,6 +69,15 @@ pub(super) fn unusable(
         None => format!("Service {name} has no ports"),
     };
     Some((Reason::BackendNotFound, message))
+}
+
+/// Which pods are behind a Service, or why none are.
+pub(super) fn selector<'a>(of: &'a Observation, name: &str) -> Result<&'a Selector, String> {
+    let service = of.services.get(name).ok_or_else(|| no_service(name))?;
+    if service.external || service.selector.match_labels.is_empty() {
+        return Err(format!("Service {name} has no selector, so there are no pods that it stands for"));
+    }
+    Ok(&service.selector)
 }
 
 fn no_service(name: &str) -> String {

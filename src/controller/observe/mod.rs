@@ -18,11 +18,15 @@
 //! ```
 
 mod object;
+mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ferrule_config::names;
+
 pub(super) use object::binding_fingerprint;
 pub use object::{Body, ConfigMap, Kind, Namespace, Object, ReadError, Resource, Service, fingerprint};
+pub use pod::Pod;
 
 use crate::api::{BalancerPolicySpec, CircuitPolicySpec, MeshTLSSpec, RouteSpec};
 
@@ -62,6 +66,8 @@ pub struct Observation {
     pub circuit_policies: BTreeMap<String, Resource<CircuitPolicySpec>>,
     /// By name.
     pub mesh_tls: BTreeMap<String, Resource<MeshTLSSpec>>,
+    /// Those that have not ended, by name.
+    pub pods: BTreeMap<String, Pod>,
     /// The ConfigMaps that the operator wrote, by name.
     pub config_maps: BTreeMap<String, ConfigMap>,
 }
@@ -79,24 +85,53 @@ impl Observation {
     fn is_empty(&self) -> bool {
         self.namespace.is_none()
             && self.services.is_empty()
+            && self.pods.is_empty()
             && self.config_maps.is_empty()
             && !self.has_resources()
     }
 }
 
 /// Everything that was observed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Observed {
     namespaces: BTreeMap<String, Observation>,
     proxy_binding: Option<u64>,
     never_injected: BTreeSet<String>,
+    system: String,
+}
+
+/// Of an operator in its usual namespace.
+impl Default for Observed {
+    fn default() -> Self {
+        Self::of_operator_in(names::SYSTEM_NAMESPACE)
+    }
 }
 
 impl Observed {
-    /// An empty one in which these namespaces do not count as injected, whatever their labels say.
+    /// An empty one of an operator in this namespace.
     #[must_use]
-    pub fn without_injection_in(namespaces: impl IntoIterator<Item = String>) -> Self {
-        Self { never_injected: namespaces.into_iter().collect(), ..Self::default() }
+    pub fn of_operator_in(system: impl Into<String>) -> Self {
+        let system = system.into();
+        Self {
+            namespaces: BTreeMap::new(),
+            proxy_binding: None,
+            never_injected: BTreeSet::from([system.clone()]),
+            system,
+        }
+    }
+
+    /// The same in which these namespaces do not count as injected, whatever their labels say. The operator's own
+    /// never does.
+    #[must_use]
+    pub fn without_injection_in(mut self, namespaces: impl IntoIterator<Item = String>) -> Self {
+        self.never_injected.extend(namespaces);
+        self
+    }
+
+    /// Namespace of the operator, in which a MeshTLS holds for the whole mesh.
+    #[must_use]
+    pub fn system(&self) -> &str {
+        &self.system
     }
 
     /// What is in a namespace, if anything is.
@@ -143,6 +178,7 @@ impl Observed {
             Kind::BalancerPolicy => all.map(|of| of.balancer_policies.len()).sum(),
             Kind::CircuitPolicy => all.map(|of| of.circuit_policies.len()).sum(),
             Kind::MeshTls => all.map(|of| of.mesh_tls.len()).sum(),
+            Kind::Pod => all.map(|of| of.pods.len()).sum(),
             Kind::ConfigMap => all.map(|of| of.config_maps.len()).sum(),
             Kind::ProxyBinding => usize::from(self.proxy_binding.is_some()),
         }
@@ -151,6 +187,12 @@ impl Observed {
     /// Takes in a new or changed object.
     pub fn apply(&mut self, object: Object) -> Stale {
         let Object { namespace, name, body } = object;
+        if let Body::Pod(pod) = body {
+            return match pod {
+                Some(pod) => self.apply_pod(namespace, name, *pod),
+                None => self.delete(Kind::Pod, &namespace, &name),
+            };
+        }
         if let Body::ProxyBinding(fingerprint) = body {
             let changed = self.proxy_binding.replace(fingerprint) != Some(fingerprint);
             return if changed { vec![(Scope::ProxyBinding, Need::Compare)] } else { Stale::new() };
@@ -172,10 +214,30 @@ impl Observed {
             Body::Route(new) => store_resource(&mut of.routes, name, *new),
             Body::BalancerPolicy(new) => store_resource(&mut of.balancer_policies, name, *new),
             Body::CircuitPolicy(new) => store_resource(&mut of.circuit_policies, name, *new),
-            Body::MeshTls(new) => store_resource(&mut of.mesh_tls, name, *new),
-            Body::ProxyBinding(_) => None,
+            Body::MeshTls(new) => {
+                let need = store_resource(&mut of.mesh_tls, name, *new);
+                if need == Some(Need::Compile) && namespace == self.system {
+                    return self.everywhere();
+                }
+                need
+            }
+            Body::Pod(_) | Body::ProxyBinding(_) => None,
         };
         need.map(|need| (Scope::Namespace(namespace), need)).into_iter().collect()
+    }
+
+    /// A namespace without sidecars has nothing to compile pods to.
+    fn apply_pod(&mut self, namespace: String, name: String, new: Pod) -> Stale {
+        let injected = self.is_injected(&namespace);
+        let pods = &mut self.namespaces.entry(namespace.clone()).or_default().pods;
+        let same = pods.get(&name).is_some_and(|old| old.compiles_like(&new));
+        pods.insert(name, new);
+        if same || !injected { Stale::new() } else { vec![(Scope::Namespace(namespace), Need::Compile)] }
+    }
+
+    /// What holds for the whole mesh has changed.
+    fn everywhere(&self) -> Stale {
+        self.namespaces().map(|name| (Scope::Namespace(name.to_owned()), Need::Compile)).collect()
     }
 
     /// Takes out an object.
@@ -184,6 +246,7 @@ impl Observed {
             let was = self.proxy_binding.take();
             return was.map(|_| (Scope::ProxyBinding, Need::Compare)).into_iter().collect();
         }
+        let injected = self.is_injected(namespace);
         let Some(of) = self.namespaces.get_mut(namespace) else { return Stale::new() };
         let (was, need) = match kind {
             Kind::Namespace => (of.namespace.take().is_some(), Need::Compile),
@@ -192,6 +255,7 @@ impl Observed {
             Kind::BalancerPolicy => (of.balancer_policies.remove(name).is_some(), Need::Compile),
             Kind::CircuitPolicy => (of.circuit_policies.remove(name).is_some(), Need::Compile),
             Kind::MeshTls => (of.mesh_tls.remove(name).is_some(), Need::Compile),
+            Kind::Pod => (of.pods.remove(name).is_some() && injected, Need::Compile),
             Kind::ConfigMap => (of.config_maps.remove(name).is_some(), Need::Compare),
             Kind::ProxyBinding => (false, Need::Compare),
         };
@@ -202,6 +266,9 @@ impl Observed {
             return Stale::new();
         }
         let mut stale = vec![(Scope::Namespace(namespace.to_owned()), need)];
+        if kind == Kind::MeshTls && namespace == self.system {
+            stale.extend(self.everywhere().into_iter().filter(|one| *one != stale[0]).collect::<Vec<_>>());
+        }
         if kind == Kind::Namespace {
             stale.push((Scope::ProxyBinding, Need::Compare));
         }
@@ -240,6 +307,7 @@ impl Observed {
             Kind::BalancerPolicy => keys(namespace, &of.balancer_policies),
             Kind::CircuitPolicy => keys(namespace, &of.circuit_policies),
             Kind::MeshTls => keys(namespace, &of.mesh_tls),
+            Kind::Pod => keys(namespace, &of.pods),
             Kind::ConfigMap => keys(namespace, &of.config_maps),
             Kind::ProxyBinding => Vec::new(),
         };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, hash_map::DefaultHasher};
 use std::hash::{Hash as _, Hasher as _};
 
-use ferrule_config::{names, shard};
+use ferrule_config::{Selector, names, shard};
 use k8s_openapi::{
     api::{core::v1, rbac::v1::ClusterRoleBinding},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -13,6 +13,7 @@ use kube::core::{ApiResource, DynamicObject};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::pod::{self, Pod};
 use crate::api::{
     BalancerPolicy, BalancerPolicySpec, CircuitPolicy, CircuitPolicySpec, MeshTLS, MeshTLSSpec, Route,
     RouteSpec,
@@ -33,6 +34,8 @@ pub enum Kind {
     CircuitPolicy,
     /// Ferrule's MeshTLS.
     MeshTls,
+    /// `v1` Pod that has not ended.
+    Pod,
     /// `v1` ConfigMap that the operator wrote.
     ConfigMap,
     /// The ClusterRoleBinding that lets sidecars read what they need.
@@ -41,13 +44,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, those first that others refer to.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Namespace,
         Self::Service,
         Self::Route,
         Self::BalancerPolicy,
         Self::CircuitPolicy,
         Self::MeshTls,
+        Self::Pod,
         Self::ConfigMap,
         Self::ProxyBinding,
     ];
@@ -71,6 +75,7 @@ impl Kind {
             Self::BalancerPolicy => ApiResource::erase::<BalancerPolicy>(&()),
             Self::CircuitPolicy => ApiResource::erase::<CircuitPolicy>(&()),
             Self::MeshTls => ApiResource::erase::<MeshTLS>(&()),
+            Self::Pod => ApiResource::erase::<v1::Pod>(&()),
             Self::ConfigMap => ApiResource::erase::<v1::ConfigMap>(&()),
             Self::ProxyBinding => ApiResource::erase::<ClusterRoleBinding>(&()),
         }
@@ -86,6 +91,7 @@ impl Kind {
             Self::BalancerPolicy => "BalancerPolicy",
             Self::CircuitPolicy => "CircuitPolicy",
             Self::MeshTls => "MeshTLS",
+            Self::Pod => "Pod",
             Self::ConfigMap => "ConfigMap",
             Self::ProxyBinding => "ClusterRoleBinding",
         }
@@ -136,6 +142,8 @@ pub enum Body {
     BalancerPolicy(Box<Resource<BalancerPolicySpec>>),
     CircuitPolicy(Box<Resource<CircuitPolicySpec>>),
     MeshTls(Box<Resource<MeshTLSSpec>>),
+    /// Nothing if it has ended.
+    Pod(Option<Box<Pod>>),
     ConfigMap(ConfigMap),
     ProxyBinding(u64),
 }
@@ -156,6 +164,8 @@ pub struct Service {
     pub ports: Vec<u16>,
     /// Names of those ports that have one, in order.
     pub port_names: Vec<String>,
+    /// Labels of the pods behind it; empty if it selects none by itself.
+    pub selector: Selector,
     /// It stands for a name outside of the cluster, so it has no endpoints.
     pub external: bool,
 }
@@ -223,6 +233,7 @@ impl Object {
                 terminating: metadata.deletion_timestamp.is_some(),
             }),
             Kind::Service => Body::Service(service(&data).map_err(malformed)?),
+            Kind::Pod => Body::Pod(pod::read(&metadata, &data).map(Box::new)),
             Kind::ConfigMap => Body::ConfigMap(config_map(&data).map_err(malformed)?),
             Kind::ProxyBinding => Body::ProxyBinding(binding_fingerprint(&data)),
             Kind::Route => Body::Route(Box::new(resource(metadata, &data))),
@@ -244,6 +255,7 @@ fn service(data: &Value) -> Result<Service, String> {
     let spec: v1::ServiceSpec = part(data, "spec")?;
     let ports = spec.ports.unwrap_or_default();
     Ok(Service {
+        selector: Selector { match_labels: spec.selector.unwrap_or_default() },
         external: spec.type_.as_deref() == Some("ExternalName"),
         port_names: ports
             .iter()

@@ -75,7 +75,7 @@ fn a_namespace_changes_the_rights_of_sidecars_too() {
 
 #[test]
 fn some_namespaces_are_never_injected() {
-    let mut observed = Observed::without_injection_in(["shop".to_owned()]);
+    let mut observed = Observed::default().without_injection_in(["shop".to_owned()]);
     observed.apply(namespace(true));
     assert!(!observed.is_injected("shop"));
 }
@@ -145,4 +145,62 @@ fn a_fingerprint_is_of_exactly_what_the_operator_writes() {
     assert_eq!(fingerprint(&data), before);
     data.insert("mesh.json".into(), "{}".into());
     assert_ne!(fingerprint(&data), before);
+}
+
+fn pod(address: &str, change: impl FnOnce(&mut Value)) -> Object {
+    let mut pod = json!({
+        "metadata": {
+            "name": "cart-1", "namespace": "shop", "labels": { "app": "cart" },
+            "annotations": { "ferrule.dev/injected": "0.1.0" },
+        },
+        "spec": { "serviceAccountName": "cart", "initContainers": [{ "name": "ferrule-proxy" }] },
+        "status": { "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] },
+    });
+    change(&mut pod);
+    object(Kind::Pod, pod)
+}
+
+#[test]
+fn only_what_is_compiled_of_a_pod_makes_its_namespace_stale() {
+    let mut observed = Observed::default();
+    let (none, compile) = (Stale::new(), vec![shop(Need::Compile)]);
+    assert_eq!(observed.apply(pod("10.0.0.1", |_| {})), none, "its namespace has no sidecars");
+    observed.apply(namespace(true));
+    let heartbeat = pod("10.0.0.1", |pod| pod["status"]["conditions"] = json!([{ "type": "Ready" }]));
+    assert_eq!(observed.apply(heartbeat), none);
+    assert_eq!(observed.apply(pod("10.0.0.2", |_| {})), none, "it answers by its account");
+    let account = |pod: &mut Value| pod["spec"]["serviceAccountName"] = json!("other");
+    assert_eq!(observed.apply(pod("10.0.0.2", account)), compile);
+    let plain = |pod: &mut Value| pod["metadata"]["annotations"] = json!({});
+    assert_eq!(observed.apply(pod("10.0.0.2", plain)), compile);
+    assert_eq!(observed.apply(pod("10.0.0.3", plain)), compile, "nobody encrypts for this address");
+    assert_eq!(observed.apply(pod("10.0.0.3", |pod| pod["status"]["phase"] = json!("Failed"))), compile);
+    assert_eq!(observed.count(Kind::Pod), 0);
+    assert_eq!(observed.delete(Kind::Pod, "shop", "cart-1"), none);
+}
+
+#[test]
+fn a_pod_has_a_sidecar_if_it_was_injected_and_says_so() {
+    let has_sidecar = |change: fn(&mut Value)| match pod("10.0.0.1", change).body {
+        Body::Pod(Some(pod)) => pod.injected,
+        other => panic!("{other:?}"),
+    };
+    assert!(has_sidecar(|_| {}));
+    assert!(!has_sidecar(|pod| pod["metadata"]["annotations"] = json!({})));
+    assert!(!has_sidecar(|pod| pod["spec"]["initContainers"] = json!([])), "a copied annotation is none");
+}
+
+#[test]
+fn what_holds_for_the_mesh_makes_every_namespace_stale() {
+    let mut observed = Observed::of_operator_in("mesh");
+    observed.apply(service(80));
+    let tls = |namespace: &str, mode: &str| {
+        let metadata = json!({ "name": "strict", "namespace": namespace });
+        object(Kind::MeshTls, json!({ "metadata": metadata, "spec": { "mode": mode } }))
+    };
+    let all = [(Scope::Namespace("mesh".into()), Need::Compile), shop(Need::Compile)];
+    assert_eq!(observed.apply(tls("mesh", "Strict")), all);
+    assert_eq!(observed.apply(tls("mesh", "Strict")), []);
+    assert_eq!(observed.apply(tls("shop", "Strict")), [shop(Need::Compile)]);
+    assert_eq!(observed.delete(Kind::MeshTls, "mesh", "strict"), all);
 }

@@ -1,0 +1,68 @@
+//! Pods, reduced to what encryption needs to know of them.
+//!
+//! Those of all namespaces are kept: a namespace may be labelled at any time, and a client that does not encrypt is
+//! told by its name, wherever it runs. A pod takes one to two kilobytes.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ferrule_config::names::{INJECTED_ANNOTATION, PROXY_CONTAINER};
+use kube::core::ObjectMeta;
+use serde_json::Value;
+
+/// A pod that has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its addresses, sorted; none before it is on a node.
+    pub addresses: Vec<IpAddr>,
+    /// Its service account.
+    pub account: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// It has a sidecar, which may not run yet: nothing else of it can be reached before.
+    pub injected: bool,
+    /// Its addresses are those of its node.
+    pub host_network: bool,
+}
+
+impl Pod {
+    /// Whether it compiles to the same: addresses count where they are told apart from those of sidecars.
+    pub(super) fn compiles_like(&self, other: &Self) -> bool {
+        let Self { addresses, account, labels, injected, host_network } = self;
+        (account, labels, injected, host_network)
+            == (&other.account, &other.labels, &other.injected, &other.host_network)
+            && (*injected || *addresses == other.addresses)
+    }
+}
+
+/// `None` for one that has ended: its address may be another's by now.
+pub(super) fn read(metadata: &ObjectMeta, data: &Value) -> Option<Pod> {
+    let text = |path: &str| data.pointer(path).and_then(Value::as_str);
+    if matches!(text("/status/phase"), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let listed = data.pointer("/status/podIPs").and_then(Value::as_array).into_iter().flatten();
+    let listed = listed.filter_map(|entry| entry.get("ip").and_then(Value::as_str));
+    let mut addresses: Vec<IpAddr> =
+        listed.chain(text("/status/podIP")).filter_map(|address| address.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let containers = data.pointer("/spec/initContainers").and_then(Value::as_array).into_iter().flatten();
+    let has_proxy = containers
+        .filter_map(|container| container.get("name").and_then(Value::as_str))
+        .any(|name| name == PROXY_CONTAINER);
+    let annotated = metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|annotations| annotations.contains_key(INJECTED_ANNOTATION));
+    Some(Pod {
+        addresses,
+        account: text("/spec/serviceAccountName")
+            .filter(|account| !account.is_empty())
+            .unwrap_or("default")
+            .to_owned(),
+        labels: metadata.labels.clone().unwrap_or_default(),
+        // The annotation alone may have been copied along with a template.
+        injected: annotated && has_proxy,
+        host_network: data.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or_default(),
+    })
+}
