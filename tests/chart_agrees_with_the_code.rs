@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use ferrule::injector::Settings;
 use ferrule_config::{
     names::{self, ports},
-    shard,
+    peers, shard,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
@@ -66,6 +66,16 @@ fn operator_and_sidecars_may_use_every_shard() {
     let all: Vec<String> = (0..shard::MAX_SHARDS).map(shard::name).collect();
     let list = format!("resourceNames: [{}]", all.join(", "));
     assert_eq!(chart("templates/rbac.yaml").matches(&list).count(), 2, "{list}");
+}
+
+#[test]
+fn operator_and_sidecars_may_use_every_list_of_addresses() {
+    let all: Vec<String> = (0..peers::SHARDS).map(peers::name).collect();
+    let list = format!("resourceNames: [{}]\n    verbs: ", all.join(", "));
+    let rbac = chart("templates/rbac.yaml");
+    for verbs in ["[patch, delete]", "[get]"] {
+        assert_eq!(rbac.matches(&format!("{list}{verbs}\n")).count(), 1, "{list}{verbs}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod duration;
 pub mod identity;
 mod mesh;
 pub mod names;
+pub mod peers;
 pub mod shard;
 mod tls;
 pub mod trust;

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use ferrule_config::{names, shard};
+use ferrule_config::{names, peers, shard};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use super::{
@@ -28,14 +28,7 @@ impl Desired {
     pub fn new(compiled: Compiled) -> Result<Self, shard::ShardError> {
         let Compiled { mesh, verdicts } = compiled;
         let shards = mesh.as_ref().map(shard::split).transpose()?.unwrap_or_default();
-        let shards = shards
-            .into_iter()
-            .map(|data| {
-                let print = fingerprint(&data);
-                (data, print)
-            })
-            .collect();
-        Ok(Self { shards, verdicts })
+        Ok(Self { shards: with_fingerprints(shards), verdicts })
     }
 }
 
@@ -120,8 +113,24 @@ fn plan_configuration(
     desired: &Desired,
     writes: &Writes,
 ) {
-    for (index, (data, fingerprint)) in desired.shards.iter().enumerate() {
-        let name = shard::name(index);
+    plan_config_maps(plan, of, namespace, &desired.shards, shard::name, writes);
+    // Readers start with the first shard: it comes last, when those that it names are there.
+    plan.apply.reverse();
+    let surplus = |name: &&String| shard::index(name).is_some_and(|index| index >= desired.shards.len());
+    plan.delete = of.config_maps.keys().filter(surplus).cloned().collect();
+}
+
+/// Those that are not as they should be.
+fn plan_config_maps(
+    plan: &mut Plan,
+    of: &Observation,
+    namespace: &str,
+    wanted: &[(shard::Data, u64)],
+    name_of: fn(usize) -> String,
+    writes: &Writes,
+) {
+    for (index, (data, fingerprint)) in wanted.iter().enumerate() {
+        let name = name_of(index);
         let held = of.config_maps.get(&name);
         let key = Key { kind: Kind::ConfigMap, namespace: namespace.to_owned(), name: name.clone() };
         if held.is_some_and(|held| held.fingerprint == *fingerprint) || writes.covers(&key, *fingerprint) {
@@ -132,10 +141,44 @@ fn plan_configuration(
         }
         plan.apply.push(ConfigWrite { name, data: data.clone(), fingerprint: *fingerprint });
     }
-    // Readers start with the first shard: it comes last, when those that it names are there.
-    plan.apply.reverse();
-    let surplus = |name: &&String| shard::index(name).is_some_and(|index| index >= desired.shards.len());
-    plan.delete = of.config_maps.keys().filter(surplus).cloned().collect();
+}
+
+/// Who has which address, as the data of ConfigMaps in the operator's namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DesiredPeers {
+    /// With the fingerprint of each.
+    shards: Vec<(shard::Data, u64)>,
+}
+
+impl DesiredPeers {
+    /// Spreads addresses over the ConfigMaps.
+    ///
+    /// # Errors
+    /// [`peers::PeersError::TooLarge`]: then what is in the cluster is better left as it is.
+    pub fn new(addresses: &peers::Addresses) -> Result<Self, peers::PeersError> {
+        Ok(Self { shards: with_fingerprints(peers::split(addresses)?) })
+    }
+}
+
+/// Compares who should be known by address with who is.
+#[must_use]
+pub fn plan_peers(observed: &Observed, desired: &DesiredPeers, writes: &Writes) -> Plan {
+    let mut plan = Plan::default();
+    let Some(of) = observed.namespace(observed.system()) else { return plan };
+    if of.namespace.is_some_and(|namespace| !namespace.terminating) {
+        plan_config_maps(&mut plan, of, observed.system(), &desired.shards, peers::name, writes);
+    }
+    plan
+}
+
+fn with_fingerprints(shards: Vec<shard::Data>) -> Vec<(shard::Data, u64)> {
+    shards
+        .into_iter()
+        .map(|data| {
+            let print = fingerprint(&data);
+            (data, print)
+        })
+        .collect()
 }
 
 fn status_write(

@@ -21,11 +21,11 @@ use tracing::{error, info, warn};
 
 use super::{
     apply::{Applied, Applier, Error},
-    compile::compile,
+    compile::{compile, compile_peers},
     election::Tenure,
     metrics::{Health, Metrics, Outcome},
     observe::{Kind, Need, Observed, Scope, Stale},
-    plan::{Desired, plan, plan_binding},
+    plan::{Desired, DesiredPeers, plan, plan_binding, plan_peers},
     schedule::{Due, Schedule},
     watch::Message,
     writes::Writes,
@@ -48,6 +48,7 @@ struct Finished {
 pub(super) struct Reconciler {
     observed: Observed,
     desired: HashMap<String, Desired>,
+    desired_peers: Option<DesiredPeers>,
     writes: Writes,
     schedule: Schedule,
     tasks: JoinSet<Finished>,
@@ -69,6 +70,7 @@ impl Reconciler {
         Self {
             observed,
             desired: HashMap::new(),
+            desired_peers: None,
             writes: Writes::default(),
             schedule: Schedule::default(),
             tasks: JoinSet::new(),
@@ -170,6 +172,7 @@ impl Reconciler {
             for name in names {
                 self.schedule.mark(Scope::Namespace(name), Need::Compile, now);
             }
+            self.schedule.mark(Scope::Peers, Need::Compile, now);
             self.schedule.mark(Scope::ProxyBinding, Need::Compare, now);
         } else {
             warn!("stops writing");
@@ -178,6 +181,7 @@ impl Reconciler {
             self.schedule.clear();
             self.writes.clear();
             self.desired.clear();
+            self.desired_peers = None;
         }
     }
 
@@ -189,6 +193,7 @@ impl Reconciler {
             let Due { scope, need, since } = due;
             match scope {
                 Scope::Namespace(name) => self.work_on_namespace(name, need, since),
+                Scope::Peers => self.work_on_peers(need, since),
                 Scope::ProxyBinding => self.work_on_binding(since),
             }
         }
@@ -230,6 +235,28 @@ impl Reconciler {
                 error!(namespace = name, %error, "keeps its last configuration; split the namespace or drop some Routes");
             }
         }
+    }
+
+    fn work_on_peers(&mut self, need: Need, since: Instant) {
+        if need == Need::Compile || self.desired_peers.is_none() {
+            match DesiredPeers::new(&compile_peers(&self.observed)) {
+                Ok(desired) => self.desired_peers = Some(desired),
+                Err(error) => {
+                    error!(%error, "keeps the last list of addresses: pods that are new are not in it");
+                }
+            }
+        }
+        let Some(desired) = &self.desired_peers else { return self.nothing_to_do(&Scope::Peers) };
+        let plan = plan_peers(&self.observed, desired, &self.writes);
+        if plan.is_empty() {
+            return self.nothing_to_do(&Scope::Peers);
+        }
+        let (applier, system) = (self.applier.clone(), self.observed.system().to_owned());
+        self.tasks.spawn(async move {
+            let began = Instant::now();
+            let applied = applier.namespace(&system, plan).await;
+            Finished { scope: Scope::Peers, applied, took: began.elapsed(), since }
+        });
     }
 
     fn work_on_binding(&mut self, since: Instant) {

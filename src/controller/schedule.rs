@@ -1,6 +1,7 @@
 //! Which scope is worked on when: pure, time is passed in.
 //!
 //! - A change to a quiet scope is due at once; a burst of changes is worked on every [`QUIET`].
+//! - Who has which address changes with every pod of the mesh: its changes are gathered for [`PEERS_QUIET`].
 //! - One piece of work a scope at a time; what changes meanwhile is due when it is done.
 //! - A scope that failed waits, longer each time, without holding up the others. A new change to it is due at
 //!   once all the same: it may be the cure.
@@ -14,6 +15,8 @@ use super::observe::{Need, Scope};
 
 /// Shortest time between two pieces of work on one scope.
 pub const QUIET: Duration = Duration::from_millis(5);
+/// The same for [`Scope::Peers`], which are those of the whole mesh; also how long a change to it waits for others.
+pub const PEERS_QUIET: Duration = Duration::from_millis(100);
 /// Wait after the first failure; doubles with each further one.
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// Longest wait after a failure.
@@ -38,6 +41,10 @@ pub struct Due {
     pub since: Instant,
 }
 
+fn quiet(scope: &Scope) -> Duration {
+    if *scope == Scope::Peers { PEERS_QUIET } else { QUIET }
+}
+
 /// What waits and what is under way.
 #[derive(Debug, Default)]
 pub struct Schedule {
@@ -50,7 +57,8 @@ pub struct Schedule {
 impl Schedule {
     /// Something changed.
     pub fn mark(&mut self, scope: Scope, need: Need, now: Instant) {
-        let due = self.started.get(&scope).map_or(now, |started| now.max(*started + QUIET));
+        let first = if scope == Scope::Peers { now + PEERS_QUIET } else { now };
+        let due = self.started.get(&scope).map_or(first, |started| first.max(*started + quiet(&scope)));
         self.wait(scope, Waiting { need, due, since: now });
     }
 
@@ -67,7 +75,7 @@ impl Schedule {
 
     /// Takes what is due; each must be answered by [`Schedule::finished`].
     pub fn take(&mut self, now: Instant) -> Vec<Due> {
-        self.started.retain(|_, started| now.duration_since(*started) < QUIET);
+        self.started.retain(|scope, started| now.duration_since(*started) < quiet(scope));
         let is_due = |scope: &Scope, waiting: &Waiting| waiting.due <= now && !self.running.contains(scope);
         let mut due: Vec<Due> = self
             .waiting
@@ -217,5 +225,19 @@ mod tests {
         schedule.take(now);
         schedule.mark(Scope::Namespace("bank".into()), Need::Compile, now);
         assert_eq!(schedule.take(now).len(), 1);
+    }
+
+    #[test]
+    fn changes_of_who_has_which_address_are_gathered() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        schedule.mark(Scope::Peers, Need::Compile, start);
+        schedule.mark(Scope::Peers, Need::Compile, at(60));
+        assert_eq!(schedule.take(at(99)), []);
+        assert_eq!(schedule.take(at(100)).len(), 1, "what comes later does not put it off");
+        schedule.finished(&Scope::Peers, true, at(110), 0.0);
+        schedule.mark(Scope::Peers, Need::Compile, at(110));
+        assert_eq!(schedule.take(at(200)), []);
+        assert_eq!(schedule.take(at(210)).len(), 1);
     }
 }

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use api::Api;
 use ferrule::controller::{self, Health, Metrics, Outcome};
-use ferrule_config::{Algorithm, ConsistentHash, HashKey, Mesh, shard};
+use ferrule_config::{
+    Algorithm, ConsistentHash, HashKey, Mesh, TlsMode,
+    peers::{self, Peer},
+    shard,
+};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
@@ -290,5 +294,95 @@ async fn a_namespace_that_leaves_the_mesh_loses_its_config_map() {
     assert!(mesh(&api, "shop").is_some(), "its Route still counts");
     api.delete(&route_path("shop"));
     api.until("the ConfigMap goes", |api| api.object(&config_map("shop")).is_none()).await;
+    replica.stop().await;
+}
+
+/// A pod with a sidecar.
+fn pod(name: &str, account: &str, address: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": name, "namespace": "shop", "labels": { "app": "cart" },
+            "annotations": { "ferrule.dev/injected": "0.1.0" },
+        },
+        "spec": { "serviceAccountName": account, "initContainers": [{ "name": "ferrule-proxy" }] },
+        "status": { "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] },
+    })
+}
+
+const POD: &str = "/api/v1/namespaces/shop/pods/cart-1";
+
+/// An injected namespace with a Service that selects pods, and the operator's own.
+fn add_selecting(api: &Api) {
+    add_namespace(api, "shop");
+    api.put("/api/v1/namespaces/ferrule-system", json!({ "metadata": { "name": "ferrule-system" } }));
+    let spec = json!({ "ports": [{ "port": 80 }], "selector": { "app": "cart" } });
+    let service = json!({ "metadata": { "name": "cart", "namespace": "shop" }, "spec": spec });
+    api.put("/api/v1/namespaces/shop/services/cart", service);
+}
+
+fn accounts(api: &Api) -> Option<Vec<String>> {
+    Some(mesh(api, "shop")?.services.get("cart")?.peers.as_ref()?.accounts.clone())
+}
+
+/// What sidecars are told of an address.
+fn peer(api: &Api, address: &str) -> Option<Peer> {
+    let address = address.parse().expect("an address");
+    let name = peers::name(peers::shard(address));
+    let data = api.object(&format!("/api/v1/namespaces/ferrule-system/configmaps/{name}"))?["data"].take();
+    peers::read(&serde_json::from_value(data).ok()?).ok()?.remove(&address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_become_peers_of_services_and_known_addresses() {
+    let (api, client) = Api::start().await;
+    add_selecting(&api);
+    api.put(POD, pod("cart-1", "cart", "10.0.0.7"));
+    let replica = Replica::start(client, "a");
+    settled(&api, &["shop"]).await;
+    api.until("who answers is known", |api| accounts(api) == Some(vec!["cart".into()])).await;
+    api.until("and who has the address", |api| peer(api, "10.0.0.7").is_some()).await;
+    sleep(Duration::from_millis(250)).await;
+    let (compilations, writes) = (replica.compilations(), api.writes("configmaps").len());
+
+    let mut heartbeat = pod("cart-1", "cart", "10.0.0.7");
+    heartbeat["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
+    api.put(POD, heartbeat);
+    sleep(Duration::from_millis(250)).await;
+    assert_eq!((replica.compilations(), api.writes("configmaps").len()), (compilations, writes));
+
+    api.put("/api/v1/namespaces/shop/pods/cart-2", pod("cart-2", "spare", "10.0.0.8"));
+    api.until("a new pod counts", |api| accounts(api) == Some(vec!["cart".into(), "spare".into()])).await;
+    api.until("with its address", |api| peer(api, "10.0.0.8").is_some_and(|peer| peer.account == "spare"))
+        .await;
+    api.delete(POD);
+    api.until("one that is gone does not", |api| accounts(api) == Some(vec!["spare".into()])).await;
+    api.until("nor its address", |api| peer(api, "10.0.0.7").is_none()).await;
+
+    let list = peers::name(peers::shard("10.0.0.8".parse().expect("an address")));
+    api.delete(&format!("/api/v1/namespaces/ferrule-system/configmaps/{list}"));
+    api.until("a list that was deleted is restored", |api| peer(api, "10.0.0.8").is_some()).await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_for_the_mesh_reaches_every_namespace() {
+    let (api, client) = Api::start().await;
+    add_selecting(&api);
+    add_namespace(&api, "bank");
+    let replica = Replica::start(client, "a");
+    settled(&api, &["shop", "bank"]).await;
+    let path = "/apis/ferrule.dev/v1alpha1/namespaces/ferrule-system/meshtlses/mesh";
+    let tls = |mode: &str| json!({ "metadata": { "name": "mesh", "namespace": "ferrule-system" }, "spec": { "mode": mode } });
+    let mode = |api: &Api, namespace: &str| Some(mesh(api, namespace)?.tls.first()?.modes.mode);
+    api.put(path, tls("Disabled"));
+    for namespace in ["shop", "bank"] {
+        api.until("it is in force", |api| mode(api, namespace) == Some(TlsMode::Disabled)).await;
+    }
+    let told = |api: &Api| Some(api.object(path)?["status"]["conditions"].as_array()?.len());
+    api.until("and told", |api| told(api) == Some(2)).await;
+    api.delete(path);
+    for namespace in ["shop", "bank"] {
+        api.until("and no more", |api| mode(api, namespace).is_none()).await;
+    }
     replica.stop().await;
 }

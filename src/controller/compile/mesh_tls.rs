@@ -68,11 +68,16 @@ pub(super) fn compile(
             verdict(Kind::MeshTls, name, resource, findings)
         })
         .collect();
-    let mut entries = entries(&in_order);
-    if namespace != observed.system() {
-        entries.extend(of_mesh(observed));
-    }
-    (entries, verdicts)
+    (entries(observed, namespace, &in_order), verdicts)
+}
+
+/// What pods of a namespace accept, as [`compile`] has it.
+pub(super) fn in_force(observed: &Observed, namespace: &str, of: &Observation) -> Vec<WorkloadTls> {
+    let parsed = of.mesh_tls.iter().filter_map(|(name, resource)| parse(of, name, resource).ok());
+    let parsed: Vec<_> = parsed.collect();
+    let mut in_order: Vec<_> = parsed.iter().collect();
+    in_order.sort_by_key(|policy| policy.age());
+    entries(observed, namespace, &in_order)
 }
 
 /// What holds for the whole mesh, if anything does.
@@ -83,8 +88,8 @@ fn of_mesh(observed: &Observed) -> Option<WorkloadTls> {
     Some(WorkloadTls { selector: Selector::default(), modes: decider.modes })
 }
 
-/// Of a namespace alone, the narrowest first.
-fn entries(in_order: &[&Parsed<'_>]) -> Vec<WorkloadTls> {
+/// The narrowest first.
+fn entries(observed: &Observed, namespace: &str, in_order: &[&Parsed<'_>]) -> Vec<WorkloadTls> {
     let mut entries = Vec::new();
     for policy in in_order {
         for selector in policy.selectors.iter().flatten() {
@@ -95,6 +100,9 @@ fn entries(in_order: &[&Parsed<'_>]) -> Vec<WorkloadTls> {
     entries.extend(
         wide.map(|policy| WorkloadTls { selector: Selector::default(), modes: policy.modes.clone() }),
     );
+    if namespace != observed.system() {
+        entries.extend(of_mesh(observed));
+    }
     entries
 }
 

@@ -25,7 +25,10 @@ mod target;
 
 use std::collections::BTreeMap;
 
-use ferrule_config::{FORMAT, Mesh};
+use ferrule_config::{
+    FORMAT, Mesh,
+    peers::{Addresses, Peer},
+};
 
 pub use finding::{ConditionType, Finding, Reason, Verdict};
 
@@ -71,6 +74,27 @@ pub fn compile(observed: &Observed, namespace: &str) -> Compiled {
 #[must_use]
 pub fn compile_all(observed: &Observed) -> BTreeMap<String, Compiled> {
     observed.namespaces().map(|name| (name.to_owned(), compile(observed, name))).collect()
+}
+
+/// Who has which address: all pods of the mesh that have a sidecar and an address of their own.
+#[must_use]
+pub fn compile_peers(observed: &Observed) -> Addresses {
+    let mut addresses = Addresses::new();
+    for namespace in observed.injected() {
+        let Some(of) = observed.namespace(namespace) else { continue };
+        let tls = mesh_tls::in_force(observed, namespace, of);
+        for pod in of.pods.values().filter(|pod| pod.injected && !pod.host_network) {
+            for address in &pod.addresses {
+                let peer = Peer {
+                    namespace: namespace.to_owned(),
+                    account: pod.account.clone(),
+                    modes: peers::accepted(&tls, &pod.labels),
+                };
+                addresses.insert(*address, peer);
+            }
+        }
+    }
+    addresses
 }
 
 fn verdict<S>(kind: Kind, name: &str, resource: &Resource<S>, findings: Vec<Finding>) -> Verdict {

@@ -22,7 +22,7 @@ mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrule_config::names;
+use ferrule_config::{names, peers};
 
 pub(super) use object::binding_fingerprint;
 pub use object::{Body, ConfigMap, Kind, Namespace, Object, ReadError, Resource, Service, fingerprint};
@@ -35,6 +35,8 @@ use crate::api::{BalancerPolicySpec, CircuitPolicySpec, MeshTLSSpec, RouteSpec};
 pub enum Scope {
     /// One namespace: its ConfigMaps and the status of its objects.
     Namespace(String),
+    /// Who has which address, in the whole mesh.
+    Peers,
     /// The ClusterRoleBinding that lets sidecars read what they need.
     ProxyBinding,
 }
@@ -206,18 +208,30 @@ impl Observed {
                 }
                 return vec![
                     (Scope::Namespace(namespace), Need::Compile),
+                    (Scope::Peers, Need::Compile),
                     (Scope::ProxyBinding, Need::Compare),
                 ];
             }
-            Body::Service(new) => store(&mut of.services, name, new),
-            Body::ConfigMap(new) => store(&mut of.config_maps, name, new).map(|_| Need::Compare),
+            Body::Service(new) => {
+                let need = store(&mut of.services, name, new);
+                // A MeshTLS may stand on its selector.
+                if need.is_some() && !of.mesh_tls.is_empty() {
+                    return vec![(Scope::Namespace(namespace), Need::Compile), (Scope::Peers, Need::Compile)];
+                }
+                need
+            }
+            Body::ConfigMap(new) => {
+                let scope = config_map_scope(&self.system, &namespace, &name);
+                let need = store(&mut of.config_maps, name, new).map(|_| Need::Compare);
+                return need.map(|need| (scope, need)).into_iter().collect();
+            }
             Body::Route(new) => store_resource(&mut of.routes, name, *new),
             Body::BalancerPolicy(new) => store_resource(&mut of.balancer_policies, name, *new),
             Body::CircuitPolicy(new) => store_resource(&mut of.circuit_policies, name, *new),
             Body::MeshTls(new) => {
                 let need = store_resource(&mut of.mesh_tls, name, *new);
-                if need == Some(Need::Compile) && namespace == self.system {
-                    return self.everywhere();
+                if need == Some(Need::Compile) {
+                    return self.after_mesh_tls(&namespace);
                 }
                 need
             }
@@ -230,14 +244,30 @@ impl Observed {
     fn apply_pod(&mut self, namespace: String, name: String, new: Pod) -> Stale {
         let injected = self.is_injected(&namespace);
         let pods = &mut self.namespaces.entry(namespace.clone()).or_default().pods;
-        let same = pods.get(&name).is_some_and(|old| old.compiles_like(&new));
-        pods.insert(name, new);
-        if same || !injected { Stale::new() } else { vec![(Scope::Namespace(namespace), Need::Compile)] }
+        let old = pods.insert(name.clone(), new);
+        let new = &pods[&name];
+        let same = old.as_ref().is_some_and(|old| old.compiles_like(new));
+        let same_peer = old.as_ref() == Some(new) || !new.injected && old.is_none_or(|old| !old.injected);
+        let mut stale = Stale::new();
+        if injected && !same {
+            stale.push((Scope::Namespace(namespace), Need::Compile));
+        }
+        if injected && !same_peer {
+            stale.push((Scope::Peers, Need::Compile));
+        }
+        stale
     }
 
-    /// What holds for the whole mesh has changed.
-    fn everywhere(&self) -> Stale {
-        self.namespaces().map(|name| (Scope::Namespace(name.to_owned()), Need::Compile)).collect()
+    /// One of this namespace has changed; those of the operator's hold for the whole mesh.
+    fn after_mesh_tls(&self, namespace: &str) -> Stale {
+        let mut names = BTreeSet::from([namespace]);
+        if namespace == self.system {
+            names.extend(self.namespaces());
+        }
+        let mut stale: Stale =
+            names.into_iter().map(|name| (Scope::Namespace(name.to_owned()), Need::Compile)).collect();
+        stale.push((Scope::Peers, Need::Compile));
+        stale
     }
 
     /// Takes out an object.
@@ -265,14 +295,16 @@ impl Observed {
         if !was {
             return Stale::new();
         }
-        let mut stale = vec![(Scope::Namespace(namespace.to_owned()), need)];
-        if kind == Kind::MeshTls && namespace == self.system {
-            stale.extend(self.everywhere().into_iter().filter(|one| *one != stale[0]).collect::<Vec<_>>());
+        let this = (Scope::Namespace(namespace.to_owned()), need);
+        match kind {
+            Kind::MeshTls => self.after_mesh_tls(namespace),
+            Kind::ConfigMap => vec![(config_map_scope(&self.system, namespace, name), need)],
+            Kind::Namespace => {
+                vec![this, (Scope::Peers, Need::Compile), (Scope::ProxyBinding, Need::Compare)]
+            }
+            Kind::Pod | Kind::Service => vec![this, (Scope::Peers, Need::Compile)],
+            _ => vec![this],
         }
-        if kind == Kind::Namespace {
-            stale.push((Scope::ProxyBinding, Need::Compare));
-        }
-        stale
     }
 
     /// Takes in the whole of a kind: what is not among the objects is gone.
@@ -313,6 +345,11 @@ impl Observed {
         };
         self.namespaces.iter().flat_map(of_namespace).collect()
     }
+}
+
+fn config_map_scope(system: &str, namespace: &str, name: &str) -> Scope {
+    let of_peers = namespace == system && peers::index(name).is_some();
+    if of_peers { Scope::Peers } else { Scope::Namespace(namespace.to_owned()) }
 }
 
 fn store<T: PartialEq>(map: &mut BTreeMap<String, T>, name: String, new: T) -> Option<Need> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, hash_map::DefaultHasher};
 use std::hash::{Hash as _, Hasher as _};
 
-use ferrule_config::{Selector, names, shard};
+use ferrule_config::{Selector, names, peers, shard};
 use k8s_openapi::{
     api::{core::v1, rbac::v1::ClusterRoleBinding},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -285,8 +285,8 @@ pub(in crate::controller) fn binding_fingerprint(data: &Value) -> u64 {
     hasher.finish()
 }
 
-/// What [`shard::split`] writes; a test compares them.
-pub(super) const WRITTEN_KEYS: [&str; 3] = ["mesh.json", "shards", "digest"];
+/// What [`shard::split`] and [`peers::split`] write; a test compares them.
+pub(super) const WRITTEN_KEYS: [&str; 4] = ["mesh.json", "shards", "digest", peers::KEY];
 
 /// Tells whether a ConfigMap holds what was written. Keys that the operator does not write are left out:
 /// server-side apply leaves them alone, and a proxy does not read them.

@@ -1,4 +1,4 @@
-use ferrule_config::{FORMAT, Mesh, shard};
+use ferrule_config::{FORMAT, Mesh, peers, shard};
 use serde_json::{Value, json};
 
 use super::*;
@@ -48,7 +48,7 @@ fn only_a_change_that_matters_makes_a_namespace_stale() {
     assert_eq!(observed.apply(service(80)), [shop(Need::Compile)]);
     assert_eq!(observed.apply(service(80)), []);
     assert_eq!(observed.apply(service(81)), [shop(Need::Compile)]);
-    assert_eq!(observed.delete(Kind::Service, "shop", "cart"), [shop(Need::Compile)]);
+    assert_eq!(observed.delete(Kind::Service, "shop", "cart")[0], shop(Need::Compile));
     assert_eq!(observed.delete(Kind::Service, "shop", "cart"), []);
 }
 
@@ -64,7 +64,7 @@ fn a_status_is_compared_but_not_compiled() {
 #[test]
 fn a_namespace_changes_the_rights_of_sidecars_too() {
     let mut observed = Observed::default();
-    let both = [shop(Need::Compile), (Scope::ProxyBinding, Need::Compare)];
+    let both = [shop(Need::Compile), (Scope::Peers, Need::Compile), (Scope::ProxyBinding, Need::Compare)];
     assert_eq!(observed.apply(namespace(true)), both);
     assert_eq!(observed.apply(namespace(true)), []);
     assert_eq!(observed.injected().collect::<Vec<_>>(), ["shop"]);
@@ -88,7 +88,7 @@ fn a_relist_takes_out_what_is_gone_and_leaves_other_kinds() {
     assert_eq!(observed.replace(Kind::Route, vec![route(1, None)]), []);
     assert_eq!(observed.replace(Kind::Route, Vec::new()), [shop(Need::Compile)]);
     assert_eq!((observed.count(Kind::Route), observed.count(Kind::Service)), (0, 1));
-    assert_eq!(observed.replace(Kind::Service, Vec::new()), [shop(Need::Compile)]);
+    assert_eq!(observed.replace(Kind::Service, Vec::new())[0], shop(Need::Compile));
     assert_eq!(observed.namespaces().count(), 0, "nothing is kept of a namespace without objects");
 }
 
@@ -134,7 +134,8 @@ fn kinds_are_told_by_version_and_name() {
 fn a_fingerprint_is_of_exactly_what_the_operator_writes() {
     let mesh = Mesh { format: FORMAT, namespace: "shop".into(), ..Mesh::default() };
     let mut data = shard::split(&mesh).expect("fits").remove(0);
-    let mut keys: Vec<_> = data.keys().map(String::as_str).collect();
+    let addresses = peers::split(&peers::Addresses::new()).expect("fits");
+    let mut keys: Vec<_> = data.keys().chain(addresses[0].keys()).map(String::as_str).collect();
     let mut written = WRITTEN_KEYS;
     keys.sort_unstable();
     written.sort_unstable();
@@ -164,17 +165,19 @@ fn pod(address: &str, change: impl FnOnce(&mut Value)) -> Object {
 fn only_what_is_compiled_of_a_pod_makes_its_namespace_stale() {
     let mut observed = Observed::default();
     let (none, compile) = (Stale::new(), vec![shop(Need::Compile)]);
+    let peers = vec![(Scope::Peers, Need::Compile)];
+    let both = [compile.clone(), peers.clone()].concat();
     assert_eq!(observed.apply(pod("10.0.0.1", |_| {})), none, "its namespace has no sidecars");
     observed.apply(namespace(true));
     let heartbeat = pod("10.0.0.1", |pod| pod["status"]["conditions"] = json!([{ "type": "Ready" }]));
     assert_eq!(observed.apply(heartbeat), none);
-    assert_eq!(observed.apply(pod("10.0.0.2", |_| {})), none, "it answers by its account");
+    assert_eq!(observed.apply(pod("10.0.0.2", |_| {})), peers, "it answers by its account");
     let account = |pod: &mut Value| pod["spec"]["serviceAccountName"] = json!("other");
-    assert_eq!(observed.apply(pod("10.0.0.2", account)), compile);
+    assert_eq!(observed.apply(pod("10.0.0.2", account)), both);
     let plain = |pod: &mut Value| pod["metadata"]["annotations"] = json!({});
-    assert_eq!(observed.apply(pod("10.0.0.2", plain)), compile);
+    assert_eq!(observed.apply(pod("10.0.0.2", plain)), both);
     assert_eq!(observed.apply(pod("10.0.0.3", plain)), compile, "nobody encrypts for this address");
-    assert_eq!(observed.apply(pod("10.0.0.3", |pod| pod["status"]["phase"] = json!("Failed"))), compile);
+    assert_eq!(observed.apply(pod("10.0.0.3", |pod| pod["status"]["phase"] = json!("Failed"))), both);
     assert_eq!(observed.count(Kind::Pod), 0);
     assert_eq!(observed.delete(Kind::Pod, "shop", "cart-1"), none);
 }
@@ -198,9 +201,23 @@ fn what_holds_for_the_mesh_makes_every_namespace_stale() {
         let metadata = json!({ "name": "strict", "namespace": namespace });
         object(Kind::MeshTls, json!({ "metadata": metadata, "spec": { "mode": mode } }))
     };
-    let all = [(Scope::Namespace("mesh".into()), Need::Compile), shop(Need::Compile)];
+    let peers = (Scope::Peers, Need::Compile);
+    let all = [(Scope::Namespace("mesh".into()), Need::Compile), shop(Need::Compile), peers.clone()];
     assert_eq!(observed.apply(tls("mesh", "Strict")), all);
     assert_eq!(observed.apply(tls("mesh", "Strict")), []);
-    assert_eq!(observed.apply(tls("shop", "Strict")), [shop(Need::Compile)]);
+    assert_eq!(observed.apply(tls("shop", "Strict")), [shop(Need::Compile), peers]);
     assert_eq!(observed.delete(Kind::MeshTls, "mesh", "strict"), all);
+}
+
+#[test]
+fn a_list_of_addresses_that_was_changed_is_compared_and_is_no_affair_of_its_namespace() {
+    let mut observed = Observed::default();
+    let config_map = |namespace: &str, name: &str| {
+        let metadata = json!({ "name": name, "namespace": namespace });
+        object(Kind::ConfigMap, json!({ "metadata": metadata, "data": { "peers.json": "{}" } }))
+    };
+    let peers = [(Scope::Peers, Need::Compare)];
+    assert_eq!(observed.apply(config_map("ferrule-system", "ferrule-peers-3")), peers);
+    assert_eq!(observed.delete(Kind::ConfigMap, "ferrule-system", "ferrule-peers-3"), peers);
+    assert_eq!(observed.apply(config_map("shop", "ferrule-peers-3")), [shop(Need::Compare)]);
 }

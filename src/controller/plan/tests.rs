@@ -189,3 +189,29 @@ fn sidecars_of_injected_namespaces_may_read_and_no_others() {
     let (binding, _) = plan_binding(&observed, &Writes::default()).expect("one more");
     assert_eq!(binding["subjects"].as_array().expect("a list").len(), 2);
 }
+
+#[test]
+fn a_list_of_addresses_that_is_missing_or_edited_is_written_again() {
+    let mut observed = Observed::default();
+    let address = "10.0.0.7".parse().expect("an address");
+    let peer = peers::Peer { namespace: NAMESPACE.into(), account: "cart".into(), ..peers::Peer::default() };
+    let desired = DesiredPeers::new(&[(address, peer)].into()).expect("fits");
+    assert!(plan_peers(&observed, &desired, &Writes::default()).is_empty(), "its namespace is not known yet");
+
+    take_in(&mut observed, Kind::Namespace, json!({ "metadata": { "name": "ferrule-system" } }));
+    let all = plan_peers(&observed, &desired, &Writes::default());
+    assert_eq!(all.apply.len(), peers::SHARDS);
+    let mut put = |name: &str, data: &shard::Data| {
+        let metadata = json!({ "name": name, "namespace": "ferrule-system" });
+        take_in(&mut observed, Kind::ConfigMap, json!({ "metadata": metadata, "data": data }));
+        plan_peers(&observed, &desired, &Writes::default())
+    };
+    for write in &all.apply {
+        put(&write.name, &write.data);
+    }
+    let name = peers::name(peers::shard(address));
+    let edited = put(&name, &[(peers::KEY.to_owned(), "{}".to_owned())].into());
+    assert_eq!(edited.apply.iter().map(|write| &write.name).collect::<Vec<_>>(), [&name]);
+    let right = all.apply.iter().find(|write| write.name == name).expect("written").data.clone();
+    assert!(put(&name, &right).is_empty());
+}

@@ -264,6 +264,44 @@ fn where_the_pods_of_a_service_differ_the_stricter_counts() {
     assert_eq!(modes, expected);
 }
 
+#[test]
+fn pods_with_sidecars_are_known_by_their_addresses() {
+    let changed = |mut pod: (Kind, Value), change: fn(&mut Value)| {
+        change(&mut pod.1);
+        pod
+    };
+    let labels = json!({ "app": "cart" });
+    let two = |pod: &mut Value| {
+        pod["status"]["podIPs"] = json!([{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }]);
+    };
+    let observed = observed(&[
+        injected("shop"),
+        tls(2020, "cart", json!({ "selector": { "matchLabels": labels }, "mode": "Strict", "force": true })),
+        changed(pod("both", labels.clone(), Some("cart"), "10.0.0.1"), two),
+        pod("web", json!({}), Some("web"), "10.0.0.2"),
+        pod("plain", labels.clone(), None, "10.0.0.3"),
+        changed(pod("node", labels.clone(), Some("cart"), "10.0.0.4"), |pod| {
+            pod["spec"]["hostNetwork"] = json!(true);
+        }),
+        changed(pod("elsewhere", labels, Some("cart"), "10.0.0.5"), |pod| {
+            pod["metadata"]["namespace"] = json!("unlabelled");
+        }),
+    ]);
+    let strict = Modes { mode: TlsMode::Strict, ..Modes::default() };
+    let peer = |account: &str, modes: &Modes| Peer {
+        namespace: "shop".into(),
+        account: account.into(),
+        modes: modes.clone(),
+    };
+    let expected = [
+        ("10.0.0.1", peer("cart", &strict)),
+        ("10.0.0.2", peer("web", &Modes::default())),
+        ("fd00::1", peer("cart", &strict)),
+    ];
+    let expected = expected.map(|(address, peer)| (address.parse().expect("an address"), peer));
+    assert_eq!(compile_peers(&observed), expected.into());
+}
+
 /// Pods with some of the labels `a` to `c`, Services and MeshTLS that select some of them.
 fn any_mesh() -> impl Strategy<Value = Objects> {
     let labels = || prop::collection::btree_map("[a-c]", "[xy]", 1..3);
