@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Status, WholeServiceTarget,
+    PodsTarget, Status,
     schema::{self, LABELS_MAX},
 };
 
@@ -72,7 +72,7 @@ pub struct MeshTLSSpec {
         validation = ("self.all(a, self.exists_one(b, a.name == b.name))",
             "targetRefs: each Service may be named once")
     )]
-    pub target_refs: Vec<WholeServiceTarget>,
+    pub target_refs: Vec<PodsTarget>,
     /// What connections are accepted: Permissive (encrypted and plain ones), Strict (only encrypted ones of
     /// known identity) or Disabled (only plain ones, and none is encrypted). Default: Permissive.
     #[serde(default)]

@@ -32,7 +32,7 @@ pub use route::{Route, RouteSpec};
 pub use schema::FORBIDDEN_HEADERS;
 pub use status::Status;
 pub use target::{
-    PolicyTarget, PolicyTargetKind, PortTarget, ServiceGroup, ServiceKind, ServiceTarget, WholeServiceTarget,
+    PodsTarget, PolicyTarget, PolicyTargetKind, PortTarget, ServiceGroup, ServiceKind, ServiceTarget,
 };
 
 /// Version of all kinds.

@@ -26,10 +26,10 @@ pub struct ServiceTarget {
     pub port: Option<u16>,
 }
 
-/// A Service of the same namespace, as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+/// The pods of a Service of the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct WholeServiceTarget {
+pub struct PodsTarget {
     /// API group of the target. The core group, to which Service belongs, is written as the empty text.
     /// Default: the core group, the only one accepted.
     #[serde(default)]

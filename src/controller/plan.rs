@@ -164,9 +164,9 @@ impl DesiredPeers {
 #[must_use]
 pub fn plan_peers(observed: &Observed, desired: &DesiredPeers, writes: &Writes) -> Plan {
     let mut plan = Plan::default();
-    let Some(of) = observed.namespace(observed.system()) else { return plan };
+    let (Some(system), Some(of)) = (observed.system_name(), observed.system()) else { return plan };
     if of.namespace.is_some_and(|namespace| !namespace.terminating) {
-        plan_config_maps(&mut plan, of, observed.system(), &desired.shards, peers::name, writes);
+        plan_config_maps(&mut plan, of, system, &desired.shards, peers::name, writes);
     }
     plan
 }

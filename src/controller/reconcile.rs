@@ -251,7 +251,8 @@ impl Reconciler {
         if plan.is_empty() {
             return self.nothing_to_do(&Scope::Peers);
         }
-        let (applier, system) = (self.applier.clone(), self.observed.system().to_owned());
+        let applier = self.applier.clone();
+        let system = self.observed.system_name().unwrap_or_default().to_owned();
         self.tasks.spawn(async move {
             let began = Instant::now();
             let applied = applier.namespace(&system, plan).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ferrule_config::shard;
+use ferrule_config::{names, shard};
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{ResourceExt, core::DynamicObject};
 use thiserror::Error;
@@ -72,7 +72,7 @@ pub fn build(objects: &[&Object], placements: &[Placement]) -> Result<State, Sta
             | Object::Other(_) => {}
         }
     }
-    let mut observed = Observed::default();
+    let mut observed = Observed::default().with_system(names::SYSTEM_NAMESPACE);
     for object in objects {
         match observe(object)? {
             Some(Ok(object)) => {

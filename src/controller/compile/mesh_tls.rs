@@ -82,7 +82,7 @@ pub(super) fn in_force(observed: &Observed, namespace: &str, of: &Observation) -
 
 /// What holds for the whole mesh, if anything does.
 fn of_mesh(observed: &Observed) -> Option<WorkloadTls> {
-    let of = observed.namespace(observed.system())?;
+    let of = observed.system()?;
     let parsed = of.mesh_tls.iter().filter_map(|(name, resource)| parse(of, name, resource).ok());
     let decider = parsed.filter(|policy| policy.selectors.is_none()).min_by(|a, b| a.age().cmp(&b.age()))?;
     Some(WorkloadTls { selector: Selector::default(), modes: decider.modes })
@@ -100,7 +100,7 @@ fn entries(observed: &Observed, namespace: &str, in_order: &[&Parsed<'_>]) -> Ve
     entries.extend(
         wide.map(|policy| WorkloadTls { selector: Selector::default(), modes: policy.modes.clone() }),
     );
-    if namespace != observed.system() {
+    if !observed.is_system(namespace) {
         entries.extend(of_mesh(observed));
     }
     entries
@@ -132,7 +132,7 @@ fn parse<'a>(
             let mut selectors = Vec::new();
             for reference in target_refs {
                 match target::selector(of, &reference.name) {
-                    Ok(selector) => selectors.push(selector.clone()),
+                    Ok(labels) => selectors.push(Selector { match_labels: labels.clone() }),
                     Err(why) => missing.push(why),
                 }
             }

@@ -25,7 +25,7 @@ pub(super) fn accepted(tls: &[WorkloadTls], labels: &BTreeMap<String, String>) -
 }
 
 fn peers(pods: &Index<'_>, service: &Service, tls: &[WorkloadTls]) -> Option<Peers> {
-    if service.external || service.selector.match_labels.is_empty() {
+    if service.external || service.selector.is_empty() {
         return None;
     }
     let mut accounts: BTreeSet<&str> = BTreeSet::new();
@@ -84,7 +84,7 @@ impl<'a> Index<'a> {
         let asked: BTreeSet<(&str, &str)> = of
             .services
             .values()
-            .flat_map(|service| &service.selector.match_labels)
+            .flat_map(|service| &service.selector)
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
         let mut by_label: HashMap<_, Vec<&Pod>> = HashMap::new();
@@ -100,13 +100,15 @@ impl<'a> Index<'a> {
     }
 
     fn selected<'b>(&'b self, service: &'b Service) -> impl Iterator<Item = &'a Pod> + use<'a, 'b> {
-        let labels = service.selector.match_labels.iter();
+        let labels = service.selector.iter();
         let candidates = labels
             .map(|(key, value)| {
                 self.by_label.get(&(key.as_str(), value.as_str())).map_or(&[][..], Vec::as_slice)
             })
             .min_by_key(|pods| pods.len())
             .unwrap_or_default();
-        candidates.iter().copied().filter(|pod| service.selector.selects(&pod.labels))
+        let fits =
+            |pod: &&Pod| service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value));
+        candidates.iter().copied().filter(fits)
     }
 }

@@ -1,6 +1,6 @@
 //! Whether the Services that an object names exist.
 
-use ferrule_config::Selector;
+use std::collections::BTreeMap;
 
 use crate::{
     api::{PortTarget, ServiceTarget},
@@ -72,9 +72,9 @@ pub(super) fn unusable(
 }
 
 /// Which pods are behind a Service, or why none are.
-pub(super) fn selector<'a>(of: &'a Observation, name: &str) -> Result<&'a Selector, String> {
+pub(super) fn selector<'a>(of: &'a Observation, name: &str) -> Result<&'a BTreeMap<String, String>, String> {
     let service = of.services.get(name).ok_or_else(|| no_service(name))?;
-    if service.external || service.selector.match_labels.is_empty() {
+    if service.external || service.selector.is_empty() {
         return Err(format!("Service {name} has no selector, so there are no pods that it stands for"));
     }
     Ok(&service.selector)

@@ -11,7 +11,7 @@ mod balancer;
 mod mesh_tls;
 
 fn observed(objects: &[(Kind, Value)]) -> Observed {
-    let mut observed = Observed::default();
+    let mut observed = Observed::default().with_system("ferrule-system");
     for (kind, value) in objects {
         let object = serde_json::from_value(value.clone()).expect("an object");
         observed.apply(Object::read(*kind, object).expect("readable"));

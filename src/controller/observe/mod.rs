@@ -22,7 +22,7 @@ mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrule_config::{names, peers};
+use ferrule_config::peers;
 
 pub(super) use object::binding_fingerprint;
 pub use object::{Body, ConfigMap, Kind, Namespace, Object, ReadError, Resource, Service, fingerprint};
@@ -94,46 +94,44 @@ impl Observation {
 }
 
 /// Everything that was observed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Observed {
     namespaces: BTreeMap<String, Observation>,
     proxy_binding: Option<u64>,
     never_injected: BTreeSet<String>,
-    system: String,
-}
-
-/// Of an operator in its usual namespace.
-impl Default for Observed {
-    fn default() -> Self {
-        Self::of_operator_in(names::SYSTEM_NAMESPACE)
-    }
+    /// The operator's own namespace.
+    system: Option<String>,
 }
 
 impl Observed {
-    /// An empty one of an operator in this namespace.
+    /// An empty one in which these namespaces do not count as injected, whatever their labels say.
     #[must_use]
-    pub fn of_operator_in(system: impl Into<String>) -> Self {
-        let system = system.into();
-        Self {
-            namespaces: BTreeMap::new(),
-            proxy_binding: None,
-            never_injected: BTreeSet::from([system.clone()]),
-            system,
-        }
+    pub fn without_injection_in(namespaces: impl IntoIterator<Item = String>) -> Self {
+        Self { never_injected: namespaces.into_iter().collect(), ..Self::default() }
     }
 
-    /// The same in which these namespaces do not count as injected, whatever their labels say. The operator's own
-    /// never does.
+    /// The same, of an operator that lives in this namespace: what holds for the whole mesh stands there.
     #[must_use]
-    pub fn without_injection_in(mut self, namespaces: impl IntoIterator<Item = String>) -> Self {
-        self.never_injected.extend(namespaces);
-        self
+    pub fn with_system(self, namespace: impl Into<String>) -> Self {
+        Self { system: Some(namespace.into()), ..self }
     }
 
-    /// Namespace of the operator, in which a MeshTLS holds for the whole mesh.
+    /// What is in the operator's own namespace, if anything is.
     #[must_use]
-    pub fn system(&self) -> &str {
-        &self.system
+    pub fn system(&self) -> Option<&Observation> {
+        self.namespaces.get(self.system.as_deref()?)
+    }
+
+    /// Name of the operator's own namespace, if that is known.
+    #[must_use]
+    pub fn system_name(&self) -> Option<&str> {
+        self.system.as_deref()
+    }
+
+    /// Whether this is the operator's own namespace.
+    #[must_use]
+    pub fn is_system(&self, name: &str) -> bool {
+        self.system.as_deref() == Some(name)
     }
 
     /// What is in a namespace, if anything is.
@@ -221,7 +219,7 @@ impl Observed {
                 need
             }
             Body::ConfigMap(new) => {
-                let scope = config_map_scope(&self.system, &namespace, &name);
+                let scope = config_map_scope(self.system.as_deref(), &namespace, &name);
                 let need = store(&mut of.config_maps, name, new).map(|_| Need::Compare);
                 return need.map(|need| (scope, need)).into_iter().collect();
             }
@@ -261,7 +259,7 @@ impl Observed {
     /// One of this namespace has changed; those of the operator's hold for the whole mesh.
     fn after_mesh_tls(&self, namespace: &str) -> Stale {
         let mut names = BTreeSet::from([namespace]);
-        if namespace == self.system {
+        if self.is_system(namespace) {
             names.extend(self.namespaces());
         }
         let mut stale: Stale =
@@ -298,7 +296,7 @@ impl Observed {
         let this = (Scope::Namespace(namespace.to_owned()), need);
         match kind {
             Kind::MeshTls => self.after_mesh_tls(namespace),
-            Kind::ConfigMap => vec![(config_map_scope(&self.system, namespace, name), need)],
+            Kind::ConfigMap => vec![(config_map_scope(self.system.as_deref(), namespace, name), need)],
             Kind::Namespace => {
                 vec![this, (Scope::Peers, Need::Compile), (Scope::ProxyBinding, Need::Compare)]
             }
@@ -347,8 +345,8 @@ impl Observed {
     }
 }
 
-fn config_map_scope(system: &str, namespace: &str, name: &str) -> Scope {
-    let of_peers = namespace == system && peers::index(name).is_some();
+fn config_map_scope(system: Option<&str>, namespace: &str, name: &str) -> Scope {
+    let of_peers = system == Some(namespace) && peers::index(name).is_some();
     if of_peers { Scope::Peers } else { Scope::Namespace(namespace.to_owned()) }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, hash_map::DefaultHasher};
 use std::hash::{Hash as _, Hasher as _};
 
-use ferrule_config::{Selector, names, peers, shard};
+use ferrule_config::{names, peers, shard};
 use k8s_openapi::{
     api::{core::v1, rbac::v1::ClusterRoleBinding},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -164,10 +164,10 @@ pub struct Service {
     pub ports: Vec<u16>,
     /// Names of those ports that have one, in order.
     pub port_names: Vec<String>,
-    /// Labels of the pods behind it; empty if it selects none by itself.
-    pub selector: Selector,
     /// It stands for a name outside of the cluster, so it has no endpoints.
     pub external: bool,
+    /// Labels of the pods behind it; none if its endpoints are not made from pods.
+    pub selector: BTreeMap<String, String>,
 }
 
 /// A ConfigMap that the operator wrote.
@@ -255,7 +255,6 @@ fn service(data: &Value) -> Result<Service, String> {
     let spec: v1::ServiceSpec = part(data, "spec")?;
     let ports = spec.ports.unwrap_or_default();
     Ok(Service {
-        selector: Selector { match_labels: spec.selector.unwrap_or_default() },
         external: spec.type_.as_deref() == Some("ExternalName"),
         port_names: ports
             .iter()
@@ -263,6 +262,7 @@ fn service(data: &Value) -> Result<Service, String> {
             .filter(|name| !name.is_empty())
             .collect(),
         ports: ports.iter().filter_map(|port| u16::try_from(port.port).ok()).collect(),
+        selector: spec.selector.unwrap_or_default(),
     })
 }
 

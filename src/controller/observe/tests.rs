@@ -75,7 +75,7 @@ fn a_namespace_changes_the_rights_of_sidecars_too() {
 
 #[test]
 fn some_namespaces_are_never_injected() {
-    let mut observed = Observed::default().without_injection_in(["shop".to_owned()]);
+    let mut observed = Observed::without_injection_in(["shop".to_owned()]);
     observed.apply(namespace(true));
     assert!(!observed.is_injected("shop"));
 }
@@ -195,7 +195,7 @@ fn a_pod_has_a_sidecar_if_it_was_injected_and_says_so() {
 
 #[test]
 fn what_holds_for_the_mesh_makes_every_namespace_stale() {
-    let mut observed = Observed::of_operator_in("mesh");
+    let mut observed = Observed::default().with_system("mesh");
     observed.apply(service(80));
     let tls = |namespace: &str, mode: &str| {
         let metadata = json!({ "name": "strict", "namespace": namespace });
@@ -211,7 +211,7 @@ fn what_holds_for_the_mesh_makes_every_namespace_stale() {
 
 #[test]
 fn a_list_of_addresses_that_was_changed_is_compared_and_is_no_affair_of_its_namespace() {
-    let mut observed = Observed::default();
+    let mut observed = Observed::default().with_system("ferrule-system");
     let config_map = |namespace: &str, name: &str| {
         let metadata = json!({ "name": name, "namespace": namespace });
         object(Kind::ConfigMap, json!({ "metadata": metadata, "data": { "peers.json": "{}" } }))

@@ -192,7 +192,7 @@ fn sidecars_of_injected_namespaces_may_read_and_no_others() {
 
 #[test]
 fn a_list_of_addresses_that_is_missing_or_edited_is_written_again() {
-    let mut observed = Observed::default();
+    let mut observed = Observed::default().with_system("ferrule-system");
     let address = "10.0.0.7".parse().expect("an address");
     let peer = peers::Peer { namespace: NAMESPACE.into(), account: "cart".into(), ..peers::Peer::default() };
     let desired = DesiredPeers::new(&[(address, peer)].into()).expect("fits");

@@ -355,8 +355,9 @@ proptest! {
         let mesh = compile(&observed, "shop").mesh.expect("injected");
         let of = observed.namespace("shop").expect("there");
         for (name, service) in &of.services {
+            let labels = Selector { match_labels: service.selector.clone() };
             let pods: Vec<_> =
-                of.pods.values().filter(|pod| service.selector.selects(&pod.labels)).collect();
+                of.pods.values().filter(|pod| labels.selects(&pod.labels)).collect();
             let modes: Vec<_> = pods
                 .iter()
                 .filter(|pod| pod.injected)
