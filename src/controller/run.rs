@@ -55,7 +55,8 @@ pub async fn run(client: Client, settings: Settings, shutdown: signal::Receiver<
         election_stopped,
     ));
 
-    let observed = Observed::without_injection_in([namespace, KUBE_SYSTEM.to_owned()]);
+    let observed =
+        Observed::without_injection_in([namespace.clone(), KUBE_SYSTEM.to_owned()]).with_system(namespace);
     let applier = Applier::new(client, tenure.clone(), identity, metrics.clone());
     Reconciler::new(observed, applier, tenure, metrics.clone(), health).run(messages, shutdown).await;
 
