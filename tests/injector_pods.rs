@@ -277,6 +277,10 @@ fn credentials_are_mounted_in_the_sidecar_alone() {
             let optional = (volume["name"] == "ferrule-identity").then_some(true);
             let config_map = &volume["projected"]["sources"][1]["configMap"];
             assert_eq!(config_map["optional"].as_bool(), optional, "no pod waits for the operator: {what}");
+            let labels = volume["projected"]["sources"][2]["downwardAPI"]["items"][0].clone();
+            let expected = json!({"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}});
+            let expected = if volume["name"] == "ferrule-identity" { expected } else { Value::Null };
+            assert_eq!(labels, expected, "policies select by labels: {what}");
         }
         let mounts = json!([
             {"name": "ferrule-api", "mountPath": "/var/run/secrets/ferrule.dev/api", "readOnly": true},

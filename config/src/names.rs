@@ -32,6 +32,8 @@ pub const TRUST_BUNDLE_KEY: &str = "ca.crt";
 pub const IDENTITY_ADDRESS_KEY: &str = "address";
 /// Where the sidecar's token, trust bundle and address for the identity service are mounted.
 pub const IDENTITY_FILES: &str = "/var/run/secrets/ferrule.dev/identity";
+/// File beside these with the pod's labels, as the downward API writes them.
+pub const LABELS_FILE: &str = "labels";
 /// Path of the identity service that certificates are asked for at.
 pub const CERTIFICATES_PATH: &str = "/v1/certificates";
 /// Annotation on pods that have a sidecar; its value is the version of the injector.

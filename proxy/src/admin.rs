@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -97,7 +97,8 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
             typed(StatusCode::OK, "application/json", (report + "\n").into_bytes())
         }
         "/tls" => {
-            let report = serde_json::to_string_pretty(&admin.tls.inbound().report()).unwrap_or_default();
+            let report =
+                serde_json::to_string_pretty(&admin.tls.inbound().report(Instant::now())).unwrap_or_default();
             typed(StatusCode::OK, "application/json", (report + "\n").into_bytes())
         }
         path => match path.strip_prefix("/probe/tcp/") {

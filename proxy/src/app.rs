@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, net::TcpStream, task::LocalSet};
 
 use crate::{
     admin::{self, Admin},
-    discovery::Discovery,
+    discovery::{Discovery, Own},
     drain::{self, Drain, DrainControl, Phase},
     http2::upstreams::Upstreams,
     identity::Identity,
@@ -26,7 +26,7 @@ use crate::{
     pool::Pool,
     settings::{ServicePort, Settings},
     telemetry::{AccessLog, Recorder, Telemetry},
-    tls::{Tls, accept::Handshakes, dial::Dialer},
+    tls::{Tls, accept::Handshakes, dial::Dialer, mode::InboundPolicy},
     worker::{Direction, Worker},
 };
 
@@ -72,15 +72,23 @@ enum Role {
 pub async fn build(settings: &Settings) -> anyhow::Result<App> {
     let access_log = settings.access_log.map(|options| AccessLog::start(options, std::io::stdout()));
     let telemetry = Arc::new(Telemetry::new(access_log.transpose().context("starting the access log")?));
+    let (accepts, own_addresses) = (settings.accepts.clone(), settings.own_addresses.clone());
+    let known = settings.pod.is_none();
+    let tls = Tls::new(accepts, known, own_addresses, Arc::clone(&telemetry));
+    let own = settings.pod.clone().map(|pod| {
+        let tls = tls.clone();
+        let publish = move |modes| tls.inbound().set_policy(InboundPolicy { tls: modes });
+        Own::new(pod, settings.accepts.tls.clone(), publish)
+    });
     let discovery = Discovery::start(
         &settings.discovery,
         settings.times,
         settings.locality.clone(),
+        own,
         Arc::clone(&telemetry),
     )
     .context("starting discovery")?;
     let (control, drain) = drain::channel();
-    let tls = Tls::new(settings.accepts.clone(), settings.own_addresses.clone(), Arc::clone(&telemetry));
     let mut roles = Vec::new();
     if let Some(redirected) = settings.redirected {
         roles.push((redirected.outbound, Role::RedirectedOutbound));

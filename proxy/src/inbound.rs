@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use ferrule_config::TlsMode;
@@ -37,6 +37,9 @@ const MOST_PORTS: usize = 256;
 /// How long a client may take to begin TLS after an application that speaks first has spoken: whoever speaks TLS does so
 /// as soon as it is connected, and plain clients of such an application are held up for so long.
 const HELLO: Duration = Duration::from_millis(10);
+
+/// How long a client waits at a sidecar that has just started for it to know what it may accept.
+const POLICY: Duration = Duration::from_secs(5);
 
 /// What a thread has learnt of the application's ports.
 #[derive(Debug, Default)]
@@ -84,7 +87,14 @@ pub async fn serve(
     applications: &Applications,
 ) {
     let inbound = Inbound { address, worker, applications };
-    let mode = worker.dialer.tls().inbound().mode(address.port());
+    let accepts = worker.dialer.tls().inbound();
+    if !accepts.is_known(POLICY).await {
+        let detail = "connection refused: what this pod accepts is not known; is the API server reached?";
+        tracing::warn!(port = address.port(), "{detail}");
+        worker.telemetry.tls.refused("not-known");
+        return net::reset(client);
+    }
+    let mode = accepts.mode(address.port());
     if mode == TlsMode::Strict {
         let mut read = Buffer::default();
         // Nobody is told anything before it has proved who it is.
@@ -253,7 +263,7 @@ impl Inbound<'_> {
         worker.telemetry.tls.plain(IN, "plaintext");
         if let Ok(source) = client.peer_addr() {
             let inbound = worker.dialer.tls().inbound();
-            inbound.saw_plaintext(source.ip(), address.port(), SystemTime::now());
+            inbound.saw_plaintext(source.ip(), address.port(), Instant::now());
         }
     }
 

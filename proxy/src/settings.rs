@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::{
     balance::Locality,
-    discovery::{Address, Times},
+    discovery::{Address, Labels, Pod, Times},
     http1::head::{MAX_FIELDS, MAX_HEAD},
     http2::frame::MAX_31,
     identity,
@@ -57,6 +57,9 @@ pub struct Settings {
     pub identity: Option<identity::Settings>,
     /// `FERRULE_MESH_TLS`: `permissive` (default), `strict` or `disabled`: what is accepted until a configuration says more.
     pub accepts: InboundPolicy,
+    /// `POD_NAMESPACE`, and `FERRULE_LABELS` (`KEY=VALUE`, comma-separated; default: the file `labels` in
+    /// `FERRULE_IDENTITY_FILES`): whose configuration says what is accepted. Without a namespace none does.
+    pub pod: Option<Pod>,
     /// `POD_IPS`: the pod's own addresses, comma-separated. What goes there never leaves it and is not encrypted.
     pub own_addresses: Vec<IpAddr>,
     /// `FERRULE_LIMIT_…`: bounds on what a peer can make grow or last; each is named at its field.
@@ -153,6 +156,7 @@ impl Settings {
             _ => None,
         })?;
         let accepts = InboundPolicy { tls: Modes { mode: mode.unwrap_or_default(), ..Modes::default() } };
+        let pod = pod(&get)?;
         let own_addresses = list(get("POD_IPS"), "POD_IPS", "ADDRESS[,…]", |item| item.parse().ok())?;
         let limits = limits(&get)?;
         let times = times(&get)?;
@@ -170,6 +174,7 @@ impl Settings {
             access_log,
             identity,
             accepts,
+            pod,
             own_addresses,
             limits,
         })
@@ -235,8 +240,27 @@ fn identity(
         value: format!("{namespace}/{account}"),
         expected: "names of Kubernetes, for FERRULE_IDENTITY is set",
     })?;
-    let files = get("FERRULE_IDENTITY_FILES").map_or_else(|| names::IDENTITY_FILES.into(), PathBuf::from);
+    let files = identity_files(get);
     Ok(Some(identity::Settings { service, id, files }))
+}
+
+/// Whose sidecar it is, if that is said.
+fn pod(get: &impl Fn(&'static str) -> Option<String>) -> Result<Option<Pod>, SettingsError> {
+    let Some(namespace) = get("POD_NAMESPACE") else { return Ok(None) };
+    let fixed = get("FERRULE_LABELS").map(|text| {
+        list(Some(text), "FERRULE_LABELS", "KEY=VALUE[,…]", |item| {
+            item.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
+        })
+    });
+    let labels = match fixed {
+        Some(labels) => Labels::Fixed(labels?.into_iter().collect()),
+        None => Labels::File(identity_files(get).join(names::LABELS_FILE)),
+    };
+    Ok(Some(Pod { namespace, labels }))
+}
+
+fn identity_files(get: &impl Fn(&'static str) -> Option<String>) -> PathBuf {
+    get("FERRULE_IDENTITY_FILES").map_or_else(|| names::IDENTITY_FILES.into(), PathBuf::from)
 }
 
 /// The limits, each with its default where nothing is set.

@@ -42,6 +42,7 @@ impl Proxy {
             &Source::Server(server.address()),
             times,
             Locality::default(),
+            None,
             Arc::clone(&telemetry),
         );
         Self { discovery: discovery.expect("discovery starts"), telemetry }

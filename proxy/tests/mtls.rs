@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ferrule_config::{Modes, TlsMode};
+use ferrule_config::{FORMAT, Mesh, Modes, Selector, TlsMode, WorkloadTls};
 use http2_harness::{Frame, Peer};
 use mtls_harness::{Lab, Sidecar, id, metrics, peers};
 use support::{World, counted, eventually, get, ok, read_all, read_head, server, talk};
@@ -297,6 +297,39 @@ async fn a_strict_pod_refuses_what_is_not_encrypted_and_remembers_who_it_was() {
         report.contains("\"address\": \"127.0.0.1\"") && report.contains("\"mode\": \"strict\""),
         "{report}"
     );
+}
+
+/// What holds for a pod is told by its labels, and takes effect while it runs; what is under way goes on.
+#[tokio::test]
+async fn a_policy_closes_a_pod_that_runs_and_opens_it_again() {
+    let (lab, world) = (Lab::new().await, World::new());
+    let accepts = |mode| {
+        let match_labels = [("app".to_owned(), "cart".to_owned())].into();
+        let closed =
+            WorkloadTls { selector: Selector { match_labels }, modes: Modes { mode, ..Modes::default() } };
+        world.mesh(&Mesh { format: FORMAT, namespace: "shop".into(), tls: vec![closed], ..Mesh::default() });
+    };
+    let app = server(ok).await;
+    let cart = lab.sidecar("cart", &world, &[], &[app], &[("FERRULE_LABELS", "app=cart")]).await;
+    let web = lab.sidecar("web", &world, &[], &[app], &[("FERRULE_LABELS", "app=web")]).await;
+    let open =
+        async |sidecar: &Sidecar| talk(sidecar.app.listeners[0], &get("/", "")).await.contains(" 200 ");
+    assert!(open(&cart).await && open(&web).await);
+    let mut kept = TcpStream::connect(cart.app.listeners[0]).await.expect("listens");
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut again = async || {
+        kept.write_all(request).await.expect("sent");
+        let mut answer = vec![0; 4096];
+        let count = kept.read(&mut answer).await.expect("answered");
+        String::from_utf8_lossy(&answer[..count]).contains(" 200 ")
+    };
+    assert!(again().await);
+    accepts(TlsMode::Strict);
+    eventually("it is closed", async || !open(&cart).await).await;
+    assert!(open(&web).await, "it has other labels");
+    assert!(again().await, "what was open stays so");
+    accepts(TlsMode::Permissive);
+    eventually("it is open", async || open(&cart).await).await;
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ pub(super) fn api_volume() -> Value {
 }
 
 /// For the identity service, and for the sidecar alone: a token that is good for nothing else, the trust bundle and the
-/// service's address. A pod starts without the ConfigMap, too: then the sidecar waits for it, and traffic goes on.
+/// service's address; and the pod's labels, by which policies select it, kept up to date by the kubelet. A pod starts without the ConfigMap, too: then the sidecar waits for it, and traffic goes on.
 pub(super) fn identity_volume() -> Value {
     let keys = [names::TRUST_BUNDLE_KEY, names::IDENTITY_ADDRESS_KEY];
     let items = keys.map(|key| json!({"key": key, "path": key}));
@@ -134,6 +134,7 @@ pub(super) fn identity_volume() -> Value {
             "path": "token", "audience": names::IDENTITY_AUDIENCE, "expirationSeconds": TOKEN_SECONDS,
         }},
         {"configMap": {"name": names::TRUST_CONFIG_MAP, "optional": true, "items": items}},
+        {"downwardAPI": {"items": [{"path": names::LABELS_FILE, "fieldRef": {"fieldPath": "metadata.labels"}}]}},
     ]}})
 }
 

@@ -17,6 +17,7 @@ use super::{
     freshness::Freshness,
     kube::{ApiError, Key, Kind, Kube},
     objects::{Name, Service},
+    own::Own,
     world::{Change, Needs, World},
 };
 use crate::{balance::Locality, settings::ServicePort, snapshot::Destination, telemetry::Telemetry};
@@ -56,6 +57,7 @@ pub(super) struct Keeper {
     pub(super) last_refusal: Option<String>,
     /// Namespaces whose configuration is gone, and when that takes effect.
     gone: HashMap<String, tokio::time::Instant>,
+    own: Option<Own>,
 }
 
 /// A destination that is held.
@@ -72,6 +74,7 @@ impl Keeper {
     pub(super) fn new(
         origin: Origin,
         locality: Locality,
+        own: Option<Own>,
         times: &Times,
         directory: Arc<Directory>,
         freshness: Arc<Freshness>,
@@ -90,6 +93,7 @@ impl Keeper {
             asked: HashMap::new(),
             last_refusal: None,
             gone: HashMap::new(),
+            own,
         }
     }
 
@@ -98,6 +102,8 @@ impl Keeper {
         mut commands: mpsc::Receiver<Command>,
         mut changes: mpsc::Receiver<Change>,
     ) {
+        // The configuration of the pod's own namespace is needed whatever the pod uses.
+        self.watch();
         let (answers, mut answered) = mpsc::channel::<Answer>(256);
         let mut sweep = tokio::time::interval((self.idle / 4).clamp(SHORTEST_SWEEP, SWEEP));
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -231,8 +237,17 @@ impl Keeper {
         self.answer_waiting();
     }
 
+    /// Tells what holds for the pod, as soon as it is known. Its labels may change without any news.
+    fn tell_own(&mut self) {
+        let Some(own) = &mut self.own else { return };
+        if matches!(self.origin, Origin::Files) || self.world.has_configuration(own.namespace()) {
+            own.update(self.world.meshes.get(own.namespace()));
+        }
+    }
+
     /// Puts what has changed in force, where it makes a difference.
     fn refresh(&mut self) {
+        self.tell_own();
         let touched = self.world.take_touched();
         if !touched.is_empty() {
             self.watch();
@@ -339,6 +354,7 @@ impl Keeper {
         });
         self.waiting.retain(|(_, _, answer)| !answer.is_closed());
         self.watch();
+        self.tell_own();
         self.count();
         if let Origin::Kube(kube) = &self.origin {
             self.freshness.set_silence(kube.silence(now), now);
@@ -355,7 +371,8 @@ impl Keeper {
     fn watch(&mut self) {
         let Origin::Kube(kube) = &mut self.origin else { return };
         let wanted = self.kept.keys().chain(self.waiting.iter().map(|(port, ..)| port)).map(service_name);
-        let needs = self.world.needs(wanted);
+        let mut needs = self.world.needs(wanted);
+        needs.namespaces.extend(self.own.as_ref().map(|own| own.namespace().to_owned()));
         kube.want(keys(&needs, &self.world), Instant::now());
         for namespace in self.world.cut_off(&needs) {
             kube.again(Key { kind: Kind::Config, namespace, name: shard::name(0) });

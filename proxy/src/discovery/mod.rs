@@ -18,6 +18,7 @@ mod keeper;
 mod kube;
 mod members;
 pub mod objects;
+mod own;
 mod times;
 mod world;
 
@@ -30,7 +31,12 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use self::{directory::Directory, freshness::Freshness};
-pub use self::{freshness::Fresh, kube::Address, times::Times};
+pub use self::{
+    freshness::Fresh,
+    kube::Address,
+    own::{Labels, Own, Pod},
+    times::Times,
+};
 use crate::{
     balance::Locality,
     settings::{ServicePort, Source},
@@ -75,7 +81,7 @@ enum Command {
 }
 
 impl Discovery {
-    /// Starts discovery on the current runtime. `locality`: where this proxy runs.
+    /// Starts discovery on the current runtime. `locality`: where this proxy runs. `own`: whom to tell what holds for the pod.
     ///
     /// # Errors
     /// When the source can't be used at all: no credentials, no such directory.
@@ -83,6 +89,7 @@ impl Discovery {
         source: &Source,
         times: Times,
         locality: Locality,
+        own: Option<Own>,
         telemetry: Arc<Telemetry>,
     ) -> anyhow::Result<Self> {
         let directory = Arc::new(Directory::new(Instant::now()));
@@ -102,7 +109,7 @@ impl Discovery {
             }
         };
         let (shared, fresh) = (Arc::clone(&directory), Arc::clone(&freshness));
-        let keeper = keeper::Keeper::new(origin, locality, &times, shared, fresh, telemetry);
+        let keeper = keeper::Keeper::new(origin, locality, own, &times, shared, fresh, telemetry);
         tokio::spawn(keeper.run(receiver, incoming));
         Ok(Self { directory, freshness, commands })
     }

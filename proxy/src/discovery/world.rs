@@ -217,9 +217,14 @@ impl World {
 
     /// Whether what is configured for this Service is known.
     fn has_config(&self, name: &Name) -> bool {
-        let mut shards = 0..self.shard_count(&name.namespace);
-        let seen = self.seen_shards.get(&name.namespace);
-        seen.is_some_and(|seen| shards.all(|index| seen.contains(&index))) && !self.is_cut_off(name)
+        self.has_configuration(&name.namespace) && !self.is_cut_off(name)
+    }
+
+    /// Whether a namespace's configuration was seen, be it that there is none.
+    pub fn has_configuration(&self, namespace: &str) -> bool {
+        let mut shards = 0..self.shard_count(namespace);
+        let seen = self.seen_shards.get(namespace);
+        seen.is_some_and(|seen| shards.all(|index| seen.contains(&index)))
     }
 
     /// Whether the Service's configuration was left out, for nobody needed it then.

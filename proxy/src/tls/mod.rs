@@ -49,10 +49,11 @@ struct Shared {
 }
 
 impl Tls {
-    /// Without an identity so far. `own`: the pod's addresses.
+    /// Without an identity so far. `known`: the policy is the one that holds, and not what holds where nothing is said. `own`:
+    /// the pod's addresses.
     #[must_use]
-    pub fn new(policy: InboundPolicy, own: Vec<IpAddr>, telemetry: Arc<Telemetry>) -> Self {
-        let inbound = Inbound::new(policy);
+    pub fn new(policy: InboundPolicy, known: bool, own: Vec<IpAddr>, telemetry: Arc<Telemetry>) -> Self {
+        let inbound = Inbound::new(policy, known);
         Self(Arc::new(Shared { material: ArcSwapOption::empty(), inbound, own, telemetry }))
     }
 

@@ -4,15 +4,16 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use ferrule_config::{Modes, TlsMode};
+use ferrule_config::{MAX_PLAINTEXT_CLIENTS, Modes, PlaintextClient, PlaintextReport, TlsMode};
 use serde::Serialize;
+use tokio::sync::watch;
 
-/// Clients that are remembered.
-const MOST_CLIENTS: usize = 256;
+/// How long a client is remembered.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// What this pod accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,18 +26,10 @@ pub struct InboundPolicy {
 #[derive(Debug)]
 pub struct Inbound {
     policy: ArcSwap<InboundPolicy>,
-    plaintext: Mutex<HashMap<(IpAddr, u16), u64>>,
-}
-
-/// A client that came without encryption.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PlaintextClient {
-    /// Where it came from.
-    pub address: IpAddr,
-    /// Port of the application that it wanted.
-    pub port: u16,
-    /// When it came last, in seconds since 1970.
-    pub seen: u64,
+    /// Whether it is known what holds for the pod.
+    known: watch::Sender<bool>,
+    /// When each client came last, by its address and the port that it wanted.
+    plaintext: Mutex<HashMap<(IpAddr, u16), Instant>>,
 }
 
 /// What the admin port tells.
@@ -45,14 +38,26 @@ pub struct PlaintextClient {
 pub struct Report {
     /// What is accepted.
     pub accepts: Modes,
-    /// Clients that came without encryption, the last one first; 256 at most.
-    pub plaintext_clients: Vec<PlaintextClient>,
+    /// Who came without encryption, the last one first.
+    #[serde(flatten)]
+    pub plaintext: PlaintextReport,
 }
 
 impl Inbound {
     /// With this policy, and nobody seen.
-    pub(super) fn new(policy: InboundPolicy) -> Self {
-        Self { policy: ArcSwap::from_pointee(policy), plaintext: Mutex::default() }
+    pub(super) fn new(policy: InboundPolicy, known: bool) -> Self {
+        let (policy, known) = (ArcSwap::from_pointee(policy), watch::channel(known).0);
+        Self { policy, known, plaintext: Mutex::default() }
+    }
+
+    /// Waits until it is known what holds for the pod; at most for this long. Until then nobody is let in: a pod that is
+    /// strict must not be open for the moment of its start.
+    pub async fn is_known(&self, limit: Duration) -> bool {
+        if *self.known.borrow() {
+            return true;
+        }
+        let mut known = self.known.subscribe();
+        tokio::time::timeout(limit, known.wait_for(|known| *known)).await.is_ok()
     }
 
     /// The policy in force.
@@ -64,6 +69,7 @@ impl Inbound {
     /// Puts another policy in force for connections from here on.
     pub fn set_policy(&self, policy: InboundPolicy) {
         self.policy.store(Arc::new(policy));
+        self.known.send_replace(true);
     }
 
     /// The mode of a port of the application.
@@ -73,46 +79,67 @@ impl Inbound {
     }
 
     /// Takes note of a client that came without encryption to this port.
-    pub fn saw_plaintext(&self, address: IpAddr, port: u16, now: SystemTime) {
-        let seen = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    pub fn saw_plaintext(&self, address: IpAddr, port: u16, now: Instant) {
         let mut clients = self.plaintext.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (address.to_canonical(), port);
-        if clients.len() >= MOST_CLIENTS
+        if clients.len() >= MAX_PLAINTEXT_CLIENTS
             && !clients.contains_key(&key)
             && let Some(oldest) = clients.iter().min_by_key(|(_, seen)| **seen).map(|(key, _)| *key)
         {
             clients.remove(&oldest);
         }
-        clients.insert(key, seen);
+        clients.insert(key, now);
     }
 
     /// What can be told of it.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self, now: Instant) -> Report {
         let clients = self.plaintext.lock().unwrap_or_else(PoisonError::into_inner);
-        let each = clients.iter().map(|(&(address, port), &seen)| PlaintextClient { address, port, seen });
-        let mut plaintext_clients: Vec<_> = each.collect();
-        plaintext_clients.sort_by_key(|client| (std::cmp::Reverse(client.seen), client.address, client.port));
-        Report { accepts: self.policy().tls.clone(), plaintext_clients }
+        let each = clients
+            .iter()
+            .map(|(&(address, port), &seen)| (now.saturating_duration_since(seen), address, port));
+        let mut lately: Vec<_> = each.filter(|(ago, ..)| *ago < REMEMBERED).collect();
+        lately.sort_unstable();
+        let told = |(ago, address, port): (Duration, IpAddr, u16)| PlaintextClient {
+            address,
+            port,
+            seconds_ago: ago.as_secs(),
+        };
+        let plaintext = PlaintextReport { plaintext_clients: lately.into_iter().map(told).collect() };
+        Report { accepts: self.policy().tls.clone(), plaintext }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, time::Duration};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
     #[test]
-    fn the_last_clients_are_remembered_and_no_more_of_them() {
-        let inbound = Inbound::new(InboundPolicy::default());
+    fn the_last_clients_are_remembered_for_an_hour_and_no_more_of_them_than_are_told() {
+        let inbound = Inbound::new(InboundPolicy::default(), true);
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
         for number in 0..400u32 {
             let address = Ipv4Addr::from(0x0a00_0000 + number);
-            inbound.saw_plaintext(address.into(), 80, UNIX_EPOCH + Duration::from_secs(number.into()));
+            inbound.saw_plaintext(address.into(), 80, at(number.into()));
         }
-        inbound.saw_plaintext(Ipv4Addr::from(0x0a00_018f).into(), 80, UNIX_EPOCH + Duration::from_secs(999));
-        let clients = inbound.report().plaintext_clients;
-        assert_eq!(clients.len(), MOST_CLIENTS);
-        assert_eq!((clients[0].seen, clients[255].seen), (999, 400 - 256));
+        inbound.saw_plaintext(Ipv4Addr::from(0x0a00_018f).into(), 80, at(999));
+        let clients = inbound.report(at(1000)).plaintext.plaintext_clients;
+        assert_eq!(clients.len(), MAX_PLAINTEXT_CLIENTS);
+        assert_eq!((clients[0].seconds_ago, clients[255].seconds_ago), (1, 1000 - (400 - 256)));
+        assert_eq!(inbound.report(at(999 + 3600)).plaintext.plaintext_clients, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_holds_is_waited_for_and_not_for_ever() {
+        let inbound = Arc::new(Inbound::new(InboundPolicy::default(), false));
+        assert!(!inbound.is_known(Duration::from_secs(5)).await);
+        let waiting = Arc::clone(&inbound);
+        let waits = tokio::spawn(async move { waiting.is_known(Duration::from_secs(5)).await });
+        tokio::task::yield_now().await;
+        inbound.set_policy(InboundPolicy::default());
+        assert!(waits.await.expect("ends"));
     }
 }

@@ -77,7 +77,12 @@ impl World {
             services: [(name.to_owned(), service)].into(),
             ..Mesh::default()
         };
-        let data = shard::split(&mesh).expect("small").remove(0);
+        self.mesh(&mesh);
+    }
+
+    /// The configuration of a namespace.
+    pub fn mesh(&self, mesh: &Mesh) {
+        let data = shard::split(mesh).expect("small").remove(0);
         self.config_map(&serde_json::json!(data));
     }
 

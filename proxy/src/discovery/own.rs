@@ -1,0 +1,169 @@
+//! What the configuration of the pod's own namespace says of the pod itself: what it accepts.
+//!
+//! ```text
+//!   Mesh::tls, the pod's labels ──▶ the first entry that selects it ──▶ published, once it is known and on each change
+//! ```
+//!
+//! A configuration that is gone changes nothing: deleting a ConfigMap must not open a pod that is closed.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use ferrule_config::{Mesh, Modes};
+
+/// The pod that this sidecar belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// Where the pod's labels are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// They are these.
+    Fixed(BTreeMap<String, String>),
+    /// In a file as Kubernetes' downward API writes it, which is exchanged when they change. While there is none there are no
+    /// labels.
+    File(PathBuf),
+}
+
+/// Labels that are read from a file. Kubernetes allows 256 KiB of annotations and says nothing of labels.
+const MAX_FILE: u64 = 256 * 1024;
+
+impl Labels {
+    fn read(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::Fixed(labels) => labels.clone(),
+            Self::File(path) => {
+                let small = std::fs::metadata(path).is_ok_and(|file| file.len() <= MAX_FILE);
+                let text = small.then(|| std::fs::read_to_string(path).ok()).flatten();
+                text.map(|text| parse(&text)).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Lines of `key="value"`. The value is quoted as in Go; labels hold nothing that would have to be escaped.
+fn parse(text: &str) -> BTreeMap<String, String> {
+    let line = |line: &str| {
+        let (key, value) = line.split_once('=')?;
+        let value = value.strip_prefix('"')?.strip_suffix('"')?;
+        Some((key.to_owned(), value.to_owned()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Follows what holds for the pod.
+pub struct Own {
+    pod: Pod,
+    /// What holds where nothing is said.
+    default: Modes,
+    publish: Box<dyn Fn(Modes) + Send>,
+    published: Option<Modes>,
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Own")
+            .field("pod", &self.pod)
+            .field("published", &self.published)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Own {
+    /// `publish` is called when it is first known what holds, and whenever that changes.
+    pub fn new(pod: Pod, default: Modes, publish: impl Fn(Modes) + Send + 'static) -> Self {
+        Self { pod, default, publish: Box::new(publish), published: None }
+    }
+
+    /// The namespace whose configuration is needed.
+    pub(super) fn namespace(&self) -> &str {
+        &self.pod.namespace
+    }
+
+    /// Takes in the configuration of the namespace as it is now.
+    pub(super) fn update(&mut self, mesh: Option<&Mesh>) {
+        if mesh.is_none() && self.published.is_some() {
+            return;
+        }
+        let labels = self.pod.labels.read();
+        let entry = mesh.and_then(|mesh| mesh.tls.iter().find(|entry| entry.selector.selects(&labels)));
+        let modes = entry.map_or_else(|| self.default.clone(), |entry| entry.modes.clone());
+        if self.published.as_ref() != Some(&modes) {
+            tracing::info!(mode = ?modes.mode, ports = ?modes.ports, "what this pod accepts");
+            self.published = Some(modes.clone());
+            (self.publish)(modes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use ferrule_config::{Selector, TlsMode, WorkloadTls};
+
+    use super::*;
+
+    fn modes(mode: TlsMode) -> Modes {
+        Modes { mode, ..Modes::default() }
+    }
+
+    fn mesh(entries: &[(&[(&str, &str)], TlsMode)]) -> Mesh {
+        let entry = |(labels, mode): &(&[(&str, &str)], TlsMode)| WorkloadTls {
+            selector: Selector {
+                match_labels: labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            },
+            modes: modes(*mode),
+        };
+        Mesh { tls: entries.iter().map(entry).collect(), ..Mesh::default() }
+    }
+
+    fn own(labels: Labels) -> (Own, Arc<Mutex<Vec<TlsMode>>>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let telling = Arc::clone(&told);
+        let pod = Pod { namespace: "shop".into(), labels };
+        let own =
+            Own::new(pod, Modes::default(), move |modes| telling.lock().expect("sound").push(modes.mode));
+        (own, told)
+    }
+
+    #[test]
+    fn the_first_entry_that_selects_the_pod_decides_and_is_told_once() {
+        let labels = BTreeMap::from([("app".to_owned(), "cart".to_owned())]);
+        let (mut own, told) = own(Labels::Fixed(labels));
+        let strict = mesh(&[
+            (&[("app", "web")], TlsMode::Disabled),
+            (&[("app", "cart")], TlsMode::Strict),
+            (&[], TlsMode::Permissive),
+        ]);
+        own.update(Some(&strict));
+        own.update(Some(&strict));
+        own.update(Some(&mesh(&[])));
+        assert_eq!(*told.lock().expect("sound"), [TlsMode::Strict, TlsMode::Permissive]);
+    }
+
+    #[test]
+    fn a_configuration_that_goes_away_opens_nothing() {
+        let (mut own, told) = own(Labels::Fixed(BTreeMap::new()));
+        own.update(None);
+        own.update(Some(&mesh(&[(&[], TlsMode::Strict)])));
+        own.update(None);
+        assert_eq!(*told.lock().expect("sound"), [TlsMode::Permissive, TlsMode::Strict]);
+    }
+
+    #[test]
+    fn labels_come_from_the_downward_api_s_file_and_follow_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("labels");
+        let (mut own, told) = own(Labels::File(path.clone()));
+        let mesh = mesh(&[(&[("app.kubernetes.io/name", "cart")], TlsMode::Strict)]);
+        own.update(Some(&mesh));
+        std::fs::write(&path, "a=\"b\"\napp.kubernetes.io/name=\"cart\"\nempty=\"\"\n").expect("written");
+        own.update(Some(&mesh));
+        assert_eq!(*told.lock().expect("sound"), [TlsMode::Permissive, TlsMode::Strict]);
+    }
+}
