@@ -315,6 +315,7 @@ fn variables_are_what_the_proxy_reads() {
     let service = "ferrule-identity.ferrule-system.svc:15113";
     assert_eq!(env(sidecar, "FERRULE_IDENTITY")["value"], service);
     assert_eq!(env(sidecar, "FERRULE_TRUST_DOMAIN")["value"], "cluster.local");
+    assert_eq!(env(sidecar, "FERRULE_SYSTEM_NAMESPACE")["value"], "ferrule-system");
     for (name, path) in [
         ("POD_NAME", "metadata.name"),
         ("POD_NAMESPACE", "metadata.namespace"),

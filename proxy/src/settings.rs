@@ -57,7 +57,8 @@ pub struct Settings {
     pub identity: Option<identity::Settings>,
     /// `FERRULE_MESH_TLS`: `permissive` (default), `strict` or `disabled`: what is accepted until a configuration says more.
     pub accepts: InboundPolicy,
-    /// `POD_NAMESPACE`, and `FERRULE_LABELS` (`KEY=VALUE`, comma-separated; default: the file `labels` in
+    /// `POD_NAMESPACE`, `FERRULE_SYSTEM_NAMESPACE` (the operator's, where it is told which pod has which address; without it
+    /// pods that are dialled by their address are spoken to plain), and `FERRULE_LABELS` (`KEY=VALUE`, comma-separated; default: the file `labels` in
     /// `FERRULE_IDENTITY_FILES`): whose configuration says what is accepted. Without a namespace none does.
     pub pod: Option<Pod>,
     /// `POD_IPS`: the pod's own addresses, comma-separated. What goes there never leaves it and is not encrypted.
@@ -256,7 +257,8 @@ fn pod(get: &impl Fn(&'static str) -> Option<String>) -> Result<Option<Pod>, Set
         Some(labels) => Labels::Fixed(labels?.into_iter().collect()),
         None => Labels::File(identity_files(get).join(names::LABELS_FILE)),
     };
-    Ok(Some(Pod { namespace, labels }))
+    let system = get("FERRULE_SYSTEM_NAMESPACE");
+    Ok(Some(Pod { namespace, system, labels }))
 }
 
 fn identity_files(get: &impl Fn(&'static str) -> Option<String>) -> PathBuf {

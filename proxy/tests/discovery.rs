@@ -3,18 +3,19 @@
 mod api_server;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use api_server::{ApiServer, TooOld, eventually};
-use ferrule_config::{FORMAT, Mesh, shard};
+use ferrule_config::{FORMAT, Mesh, Modes, TlsMode, WorkloadTls, peers, shard};
 use ferrule_proxy::{
     balance::Locality,
-    discovery::{Discovery, Resolved, Times},
+    discovery::{Discovery, Labels, Own, Pod, Resolved, Times},
     settings::{ServicePort, Source},
     snapshot::Destination,
     telemetry::{Format, Telemetry},
+    tls::expected::Security,
 };
 use http::StatusCode;
 use serde_json::json;
@@ -37,12 +38,16 @@ struct Proxy {
 
 impl Proxy {
     fn start(server: &ApiServer, times: Times) -> Self {
+        Self::with(server, times, None)
+    }
+
+    fn with(server: &ApiServer, times: Times, own: Option<Own>) -> Self {
         let telemetry = Arc::new(Telemetry::default());
         let discovery = Discovery::start(
             &Source::Server(server.address()),
             times,
             Locality::default(),
-            None,
+            own,
             Arc::clone(&telemetry),
         );
         Self { discovery: discovery.expect("discovery starts"), telemetry }
@@ -484,4 +489,82 @@ async fn an_overloaded_api_server_is_left_alone() {
     server.refuse(None);
     server.endpoints("shop", "a", &["10.1.1.2"]);
     until_endpoints_are(&cart, &["10.1.1.2"]).await;
+}
+
+/// A sidecar of namespace `shop`, and the modes that it has been told.
+fn own() -> (Own, Arc<Mutex<Vec<TlsMode>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let telling = Arc::clone(&told);
+    let labels = Labels::Fixed([("app".to_owned(), "cart".to_owned())].into());
+    let pod = Pod { namespace: "shop".into(), system: Some("ferrule-system".into()), labels };
+    (Own::new(pod, Modes::default(), move |modes| telling.lock().expect("sound").push(modes.mode)), told)
+}
+
+fn put_peers(server: &ApiServer, address: &str, account: &str) {
+    let address = address.parse().expect("an address");
+    let peer = peers::Peer { namespace: "shop".into(), account: account.into(), modes: Modes::default() };
+    let shards = peers::split(&peers::Addresses::from([(address, peer)])).expect("fits");
+    let index = peers::shard(address);
+    server.put("configmaps", "ferrule-system", &peers::name(index), json!({"data": shards[index]}));
+}
+
+#[tokio::test]
+async fn a_pod_that_is_dialled_by_its_address_is_known() {
+    let server = shop().await;
+    put_peers(&server, "10.1.7.1", "cart");
+    let proxy = Proxy::with(&server, times(), Some(own().0));
+    let who = |destination: &Destination| {
+        let cluster = Arc::clone(&destination.now().cluster);
+        match cluster.expected.as_ref().expect("known").of("10.1.7.1:80".parse().expect("an address")) {
+            Security::Tls { accounts, .. } => accounts.names.clone(),
+            Security::Plain(reason) => panic!("{reason:?}"),
+        }
+    };
+    let pod = proxy.service("10.1.7.1").await;
+    assert_eq!(who(&pod), ["cart"]);
+    assert_eq!(&*pod.now().cluster.service, "shop/-");
+    assert_eq!(endpoints(&pod), ["10.1.7.1"]);
+    assert!(proxy.is_outside("10.1.7.2:80").await, "it is in no list");
+    assert!(proxy.is_outside("192.0.2.1:443").await, "it is outside of the cluster");
+    // Asked once for each; nothing is watched for it.
+    let asked = server.take_requests();
+    assert_eq!(asked.iter().filter(|path| path.contains("/ferrule-system/")).count(), 3, "{asked:?}");
+    assert!(proxy.watches().await.iter().all(|watch| watch.contains("shop/ferrule")));
+    // Another port of the same pod.
+    let resolved = proxy.discovery.resolve("10.1.7.1:81".parse().expect("an address")).await;
+    assert!(matches!(resolved, Resolved::Service(other) if !Arc::ptr_eq(&other, &pod)));
+}
+
+#[tokio::test]
+async fn without_the_list_of_addresses_connections_go_straight_on() {
+    let server = shop().await;
+    let proxy = Proxy::with(&server, times(), Some(own().0));
+    assert!(proxy.is_outside("10.1.7.1:80").await);
+    server.put(
+        "configmaps",
+        "ferrule-system",
+        &peers::name(peers::shard("10.1.7.3".parse().expect("one"))),
+        json!({
+            "data": {"peers.json": "garbage"},
+        }),
+    );
+    assert!(proxy.is_outside("10.1.7.3:80").await);
+}
+
+#[tokio::test]
+async fn what_the_pod_itself_accepts_is_known_from_the_start_and_followed() {
+    let server = shop().await;
+    let (own, told) = own();
+    let _proxy = Proxy::with(&server, times(), Some(own));
+    let told = || told.lock().expect("sound").clone();
+    eventually("no configuration is known to be none", || told() == [TlsMode::Permissive]).await;
+    let strict =
+        WorkloadTls { modes: Modes { mode: TlsMode::Strict, ..Modes::default() }, ..WorkloadTls::default() };
+    let mesh = Mesh { format: FORMAT, namespace: "shop".into(), tls: vec![strict], ..Mesh::default() };
+    let data = shard::split(&mesh).expect("small").remove(0);
+    server.put("configmaps", "shop", "ferrule", json!({"data": data}));
+    eventually("it is closed", || told() == [TlsMode::Permissive, TlsMode::Strict]).await;
+    server.delete("configmaps", "shop", "ferrule");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(told(), [TlsMode::Permissive, TlsMode::Strict], "what is gone opens nothing");
 }

@@ -159,6 +159,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         webhook_configuration,
         webhook_port,
         identity: injector::IdentitySettings {
+            system_namespace: identities.namespace.clone(),
             server_name: identities.server_name(),
             port: names::ports::IDENTITY,
             trust_domain: identities.trust_domain.clone(),

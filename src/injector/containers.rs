@@ -65,7 +65,7 @@ pub(super) fn sidecar(
     probes: &BTreeSet<u16>,
     app_armor: bool,
 ) -> Value {
-    let IdentitySettings { server_name, port, trust_domain } = identity;
+    let IdentitySettings { system_namespace, server_name, port, trust_domain } = identity;
     let env = vec![
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
@@ -80,6 +80,7 @@ pub(super) fn sidecar(
         variable("FERRULE_DRAIN_SECONDS", options.drain_seconds),
         variable("FERRULE_IDENTITY", format_args!("{server_name}:{port}")),
         variable("FERRULE_TRUST_DOMAIN", trust_domain),
+        variable("FERRULE_SYSTEM_NAMESPACE", system_namespace),
     ];
     let ready = json!({"path": "/ready", "port": ports::ADMIN});
     let mut container = base(names::PROXY_CONTAINER, proxy);

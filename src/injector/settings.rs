@@ -28,6 +28,8 @@ pub struct Settings {
 /// Where sidecars get their certificates, and the name under which they stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySettings {
+    /// Namespace of the operator, where sidecars read which pod has which address.
+    pub system_namespace: String,
     /// Name in the identity service's own certificate.
     pub server_name: String,
     /// Port of its Service.
@@ -39,6 +41,7 @@ pub struct IdentitySettings {
 impl Default for IdentitySettings {
     fn default() -> Self {
         Self {
+            system_namespace: names::SYSTEM_NAMESPACE.to_owned(),
             server_name: format!("{}.{}.svc", names::IDENTITY_SERVICE, names::SYSTEM_NAMESPACE),
             port: names::ports::IDENTITY,
             trust_domain: TrustDomain::default(),

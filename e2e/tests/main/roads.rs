@@ -68,11 +68,18 @@ pub fn applications_see_what_the_other_sent(scene: &Scene) -> Result<()> {
     let response = client.once("http://plain:8080/a%20b?c=d&e", &options)?;
     let echo: ferrule_e2e::workload::report::Echo = serde_json::from_str(&response.body)?;
     ensure!(echo.target == "/a%20b?c=d&e", "target became {:?}", echo.target);
-    ensure!(echo.headers == response.sent, "sent {:#?}, arrived {:#?}", response.sent, echo.headers);
+    // Between sidecars requests go as HTTP/2, in which names are in lower case; and the application is told who calls.
+    let identity = format!("spiffe://cluster.local/ns/{}/sa/default", namespace.name());
+    let told = [
+        ("x-forwarded-client-cert".to_owned(), format!("By={identity};URI={identity}")),
+        ("ferrule-client".to_owned(), identity),
+    ];
+    let expected: Vec<_> = lower(&response.sent).into_iter().chain(told).collect();
+    ensure!(echo.headers == expected, "sent {:#?}, arrived {:#?}", response.sent, echo.headers);
 
     // The same server asked from its own pod, where nothing is redirected, tells what it really answers.
     let direct = direct_response(&namespace)?;
-    let names = |response: &Response| response.headers.clone();
+    let names = |response: &Response| lower(&response.headers);
     let meshed = client.once("http://plain:8080/?bytes=10", &[])?;
     ensure!(
         names(&meshed) == names(&direct),
@@ -81,6 +88,10 @@ pub fn applications_see_what_the_other_sent(scene: &Scene) -> Result<()> {
         meshed.headers
     );
     Ok(())
+}
+
+fn lower(headers: &[(String, String)]) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect()
 }
 
 fn direct_response(namespace: &Namespace) -> Result<Response> {

@@ -1,8 +1,8 @@
 //! Builds snapshots from what was seen.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use ferrule_config::{HeaderChange, Mesh, PortBalancer, shard::ShardError};
+use ferrule_config::{HeaderChange, Mesh, Peers, PortBalancer, peers::Peer, shard::ShardError};
 
 use super::{
     balancing, members,
@@ -10,6 +10,7 @@ use super::{
     world::World,
 };
 use crate::{
+    balance::{Balancer, Endpoint},
     http1::body::is_token,
     snapshot::{Backend, Backends, Cluster, Protocol, Rule, Snapshot},
     tls::expected::Expected,
@@ -89,6 +90,22 @@ pub(super) fn snapshot(world: &mut World, name: &Name, port: u16, now: Instant) 
     });
     let rules = rules.collect();
     Some(Snapshot { cluster, protocol, routes, rules })
+}
+
+/// What stands for a pod that is dialled by its address. What was learnt of the endpoint is taken over from `before`. Its Service
+/// in metrics is `NAMESPACE/-`, for which no other can be taken.
+pub(super) fn pod(address: SocketAddr, peer: &Peer, before: Option<&Snapshot>) -> Snapshot {
+    let Peer { namespace, account, modes } = peer;
+    let accounts = vec![account.clone()];
+    let peers = Peers { accounts, plain: Vec::new(), modes: modes.clone() };
+    let expected = Some(Arc::new(Expected::new(namespace, peers)));
+    let balancer = match before {
+        Some(before) => Arc::clone(&before.cluster.balancer),
+        None => Arc::new(Balancer::only(Arc::new(Endpoint::new(address)))),
+    };
+    let (service, port) = (format!("{namespace}/-").into(), address.port());
+    let cluster = Cluster { service, port, protocol: Protocol::Detect, balancer, expected };
+    Snapshot { cluster: Arc::new(cluster), protocol: Protocol::Detect, routes: Vec::new(), rules: Vec::new() }
 }
 
 fn service_port(world: &World, name: &Name, port: u16) -> Option<ServicePort> {

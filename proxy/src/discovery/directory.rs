@@ -20,6 +20,8 @@ use crate::snapshot::Destination;
 const OUTSIDE_FOR: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// Addresses that are remembered as no Service's.
 const MOST_OUTSIDE: usize = 4096;
+/// How long a pod is taken for the one that has an address: it may be another one's soon after it has ended.
+const POD_FOR: Duration = Duration::from_secs(10);
 
 /// What is known of addresses.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) struct Directory {
 enum Entry {
     /// A port of a Service.
     Service(Arc<Used>),
+    /// A pod's that has a sidecar; to be asked about again after `until`.
+    Pod { destination: Arc<Destination>, until: Instant },
     /// No Service's; to be asked about again after `until`, which was set `span` before.
     Outside { until: Instant, span: Duration },
 }
@@ -59,6 +63,9 @@ impl Directory {
                 }
                 Some(Resolved::Service(Arc::clone(&used.destination)))
             }
+            Entry::Pod { destination, until } => {
+                (now < *until).then(|| Resolved::Service(Arc::clone(destination)))
+            }
             Entry::Outside { until, .. } => (now < *until).then_some(Resolved::Outside),
         }
     }
@@ -70,6 +77,20 @@ impl Directory {
         self.change(|entries| {
             entries.insert(address, Entry::Service(Arc::new(used)));
         });
+    }
+
+    /// The destination that stands for the pod at this address, as long as that is remembered.
+    pub fn pod(&self, address: SocketAddr) -> Option<Arc<Destination>> {
+        match self.entries.load().get(&address)? {
+            Entry::Pod { destination, .. } => Some(Arc::clone(destination)),
+            _ => None,
+        }
+    }
+
+    /// The address is a pod's, for which this destination stands.
+    pub fn set_pod(&self, address: SocketAddr, destination: &Arc<Destination>, now: Instant) {
+        let entry = Entry::Pod { destination: Arc::clone(destination), until: now + POD_FOR };
+        self.put(address, entry);
     }
 
     /// The address is no Service's. Each time in a row that this is found it holds twice as long.
@@ -87,11 +108,15 @@ impl Directory {
     }
 
     fn put_outside(&self, address: SocketAddr, span: Duration, now: Instant) {
+        self.put(address, Entry::Outside { until: now + span, span });
+    }
+
+    fn put(&self, address: SocketAddr, entry: Entry) {
         self.change(|entries| {
             if entries.len() >= MOST_OUTSIDE {
                 entries.retain(|_, entry| matches!(entry, Entry::Service(_)));
             }
-            entries.insert(address, Entry::Outside { until: now + span, span });
+            entries.insert(address, entry);
         });
     }
 
@@ -106,7 +131,12 @@ impl Directory {
 
     /// Forgets what nobody has asked about for longer than it held.
     pub fn forget_outside(&self, now: Instant) {
-        let is_old = |entry: &Entry| matches!(entry, Entry::Outside { until, span } if *until + *span < now);
+        let is_old = |entry: &Entry| match entry {
+            Entry::Service(_) => false,
+            // What was learnt of it, that its server speaks first for example, is kept for the next connection.
+            Entry::Pod { until, .. } => *until + OUTSIDE_FOR.1 < now,
+            Entry::Outside { until, span } => *until + *span < now,
+        };
         if self.entries.load().values().any(is_old) {
             self.change(|entries| entries.retain(|_, entry| !is_old(entry)));
         }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ferrule_config::shard;
+use ferrule_config::{peers::Peer, shard};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -68,7 +68,14 @@ pub(super) struct Kept {
 }
 
 /// The API server's answer to a look-up by address; none when it gave none.
-type Answer = (IpAddr, Option<Option<Service>>);
+type Answer = (IpAddr, Option<Found>);
+
+/// What has an address.
+enum Found {
+    Service(Box<Service>),
+    Pod(Peer),
+    Nothing,
+}
 
 impl Keeper {
     pub(super) fn new(
@@ -122,7 +129,7 @@ impl Keeper {
                     let Some(command) = command else { return };
                     self.obey(command, &answers);
                 }
-                Some((address, service)) = answered.recv() => self.answered(address, service.as_ref()),
+                Some((address, service)) = answered.recv() => self.answered(address, service),
                 () = until(self.gone.values().min().copied()), if !self.gone.is_empty() => self.drop_gone(),
                 () = until(self.settle_at()) => self.settle(),
                 _ = sweep.tick() => self.sweep(Instant::now()),
@@ -195,9 +202,24 @@ impl Keeper {
         if waiting.len() == 1 {
             let (ip, answers) = (address.ip(), answers.clone());
             let asking = kube.service_at(ip);
+            let system = self.own.as_ref().and_then(Own::system);
+            let pod = system.map(|system| kube.pod_at(system, ip));
             tokio::spawn(async move {
-                let service = match asking.await {
-                    Ok(service) => Some(service),
+                let pod = async {
+                    match pod {
+                        Some(asking) => asking.await,
+                        None => Ok(None),
+                    }
+                };
+                let found = futures::join!(asking, pod);
+                let found = match found {
+                    (Ok(Some(service)), _) => Ok(Found::Service(Box::new(service))),
+                    (Ok(None), Ok(Some(pod))) => Ok(Found::Pod(pod)),
+                    (Ok(None), Ok(None)) => Ok(Found::Nothing),
+                    (Err(error), _) | (_, Err(error)) => Err(error),
+                };
+                let service = match found {
+                    Ok(found) => Some(found),
                     Err(ApiError::Away) => None,
                     Err(error) => {
                         tracing::warn!(%error, address = %ip, "look-up failed; the connection goes straight on");
@@ -209,20 +231,36 @@ impl Keeper {
         }
     }
 
-    fn answered(&mut self, ip: IpAddr, service: Option<&Option<Service>>) {
+    fn answered(&mut self, ip: IpAddr, found: Option<Found>) {
         for (address, answer) in self.asked.remove(&ip).unwrap_or_default() {
-            match service {
+            match &found {
                 None => {
                     self.directory.set_unknown(address, UNKNOWN_FOR, Instant::now());
                     let _ = answer.send(Resolved::Outside);
                 }
-                Some(None) => self.outside(address, answer),
-                Some(Some(service)) => {
+                Some(Found::Nothing) => self.outside(address, answer),
+                Some(Found::Pod(peer)) => {
+                    let _ = answer.send(Resolved::Service(self.pod(address, peer)));
+                }
+                Some(Found::Service(service)) => {
                     let Name { namespace, name } = service.metadata.full_name();
                     self.want(ServicePort { namespace, name, port: address.port() }, Some(address), answer);
                 }
             }
         }
+    }
+
+    /// The destination that stands for a pod; the one that did before, as long as nothing has changed.
+    fn pod(&self, address: SocketAddr, peer: &Peer) -> Arc<Destination> {
+        let destination = match self.directory.pod(address) {
+            Some(held) => {
+                held.replace(assemble::pod(address, peer, Some(&held.now())));
+                held
+            }
+            None => Arc::new(Destination::new(assemble::pod(address, peer, None))),
+        };
+        self.directory.set_pod(address, &destination, Instant::now());
+        destination
     }
 
     fn outside(&self, address: SocketAddr, answer: oneshot::Sender<Resolved>) {

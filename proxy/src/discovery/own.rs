@@ -15,6 +15,8 @@ use ferrule_config::{Mesh, Modes};
 pub struct Pod {
     /// Its namespace.
     pub namespace: String,
+    /// The operator's namespace, where it is told which pod has which address.
+    pub system: Option<String>,
     /// Its labels.
     pub labels: Labels,
 }
@@ -84,6 +86,11 @@ impl Own {
         &self.pod.namespace
     }
 
+    /// The operator's namespace.
+    pub(super) fn system(&self) -> Option<&str> {
+        self.pod.system.as_deref()
+    }
+
     /// Takes in the configuration of the namespace as it is now.
     pub(super) fn update(&mut self, mesh: Option<&Mesh>) {
         if mesh.is_none() && self.published.is_some() {
@@ -125,7 +132,7 @@ mod tests {
     fn own(labels: Labels) -> (Own, Arc<Mutex<Vec<TlsMode>>>) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let telling = Arc::clone(&told);
-        let pod = Pod { namespace: "shop".into(), labels };
+        let pod = Pod { namespace: "shop".into(), system: None, labels };
         let own =
             Own::new(pod, Modes::default(), move |modes| telling.lock().expect("sound").push(modes.mode));
         (own, told)

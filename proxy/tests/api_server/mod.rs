@@ -293,6 +293,12 @@ fn list(shared: &Shared, selection: &Selection) -> Response<Body> {
     let state = shared.state.lock().expect("not poisoned");
     let matching =
         state.objects.iter().filter(|((resource, ..), object)| selection.matches(resource, object));
+    if selection.single {
+        return match matching.map(|(_, object)| object).next() {
+            Some(object) => Response::new(Full::new(Bytes::from(object.to_string())).boxed_unsync()),
+            None => status(StatusCode::NOT_FOUND, "not found"),
+        };
+    }
     let mut items: Vec<Value> = matching.map(|(_, object)| object.clone()).skip(selection.skip).collect();
     let mut metadata = json!({"resourceVersion": state.version.to_string()});
     if let Some(limit) = selection.limit.filter(|limit| *limit < items.len()) {

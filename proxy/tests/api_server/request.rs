@@ -9,6 +9,8 @@ pub struct Selection {
     namespace: Option<String>,
     name: Option<String>,
     cluster_ip: Option<String>,
+    /// It is asked for by its path, not in a list.
+    pub single: bool,
     /// Values of the label that names a slice's Service.
     services: Option<Vec<String>>,
     pub limit: Option<usize>,
@@ -26,6 +28,13 @@ impl Selection {
             ["namespaces", namespace, resource] => Self {
                 resource: (*resource).to_owned(),
                 namespace: Some((*namespace).to_owned()),
+                ..Self::default()
+            },
+            ["namespaces", namespace, resource, name] => Self {
+                resource: (*resource).to_owned(),
+                namespace: Some((*namespace).to_owned()),
+                name: Some((*name).to_owned()),
+                single: true,
                 ..Self::default()
             },
             [resource] => Self { resource: (*resource).to_owned(), ..Self::default() },

@@ -18,6 +18,8 @@ use crate::{
     telemetry::{Happened, Telemetry},
 };
 
+/// Largest object that is read whole: etcd takes no larger one.
+const MAX_OBJECT: usize = 2 * 1024 * 1024;
 /// Largest list, in bytes. Nothing of it is held but what is wanted.
 const MAX_LIST: usize = 256 * 1024 * 1024;
 /// Longest pause that a server can ask for.
@@ -78,6 +80,21 @@ impl Client {
             splitter.feed(&data, |bytes| item(serde_json::from_slice(bytes)?))?;
         }
         Ok(splitter.finish()?)
+    }
+
+    /// Reads a single object, which is asked for by a connection that waits.
+    pub async fn object<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        let mut body = self.get(path, false).await?;
+        let mut bytes = Vec::new();
+        loop {
+            let data = tokio::time::timeout(self.times.answer, body.data()).await;
+            let Some(data) = data.map_err(|_| ApiError::Slow)?? else { break };
+            if bytes.len() + data.len() > MAX_OBJECT {
+                return Err(ApiError::TooLarge);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(serde_json::from_slice(&bytes)?)
     }
 
     /// The answer's body as it comes. Who is not patient is refused at once while the API server is away.

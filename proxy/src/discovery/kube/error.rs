@@ -36,6 +36,8 @@ pub(in crate::discovery) enum ApiError {
     Brief,
     #[error("API server sent something unexpected: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("addresses of pods can't be read: {0}")]
+    Peers(#[from] ferrule_config::peers::PeersError),
     #[error("API server sent an unexpected list: {0}")]
     List(#[from] ListError),
     #[error("API server sent {0:?} as a resource version; expected a number (KEP-5504)")]

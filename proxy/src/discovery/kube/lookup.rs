@@ -1,9 +1,12 @@
-//! Which Service has an address.
+//! Which Service has an address, or which pod.
 
 use std::net::IpAddr;
 
+use ferrule_config::peers;
+use http::StatusCode;
+
 use super::{Kube, Shared, error::ApiError};
-use crate::discovery::objects::Service;
+use crate::discovery::objects::{ConfigMap, Service};
 
 /// Services that one page of a list holds.
 const PAGE: usize = 500;
@@ -24,6 +27,29 @@ impl Kube {
                 return Ok(primary);
             }
             by_secondary(&shared, address).await
+        }
+    }
+}
+
+impl Kube {
+    /// The pod with a sidecar at this address, if there is one, by what the operator keeps in its namespace.
+    pub(in crate::discovery) fn pod_at(
+        &self,
+        system: &str,
+        address: IpAddr,
+    ) -> impl Future<Output = Result<Option<peers::Peer>, ApiError>> + Send + use<> {
+        let shared = self.shared();
+        let name = peers::name(peers::shard(address));
+        // From the API server's memory: this is asked for each address that is no Service's.
+        let path = format!("/api/v1/namespaces/{system}/configmaps/{name}?resourceVersion=0");
+        async move {
+            let object: ConfigMap = match shared.client.object(&path).await {
+                // An operator that knows nothing of it, or has not written it yet.
+                Err(ApiError::Status { status: StatusCode::NOT_FOUND, .. }) => return Ok(None),
+                object => object?,
+            };
+            let mut addresses = peers::read(&object.data)?;
+            Ok(addresses.remove(&address.to_canonical()))
         }
     }
 }
