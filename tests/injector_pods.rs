@@ -222,7 +222,7 @@ fn without_probes_and_emptiness(value: Value) -> Value {
         Value::Object(fields) => Value::Object(
             fields
                 .into_iter()
-                .filter(|(key, _)| !["tcpSocket", "httpGet"].contains(&key.as_str()))
+                .filter(|(key, _)| !["tcpSocket", "httpGet", "grpc"].contains(&key.as_str()))
                 .map(|(key, value)| (key, without_probes_and_emptiness(value)))
                 .filter(|(_, value)| !(value.is_null() || *value == json!([]) || *value == json!({})))
                 .collect(),
@@ -356,15 +356,19 @@ fn defaults_come_from_the_settings() {
 }
 
 #[test]
-fn tcp_probes_ask_the_sidecar_and_others_the_application() {
+fn probes_ask_the_sidecar() {
     let pod = injected(&table().into_iter().find(|(what, _)| *what == "with probes").expect("there").1);
     let app = &pod["spec"]["containers"][0];
     let expected = json!({"httpGet": {"path": "/probe/tcp/8080", "port": 15110}, "failureThreshold": 30});
     assert_eq!(app["startupProbe"], expected);
     let expected = json!({"httpGet": {"path": "/probe/tcp/9000", "port": 15110}, "periodSeconds": 7});
     assert_eq!(app["livenessProbe"], expected);
-    assert_eq!(app["readinessProbe"], json!({"httpGet": {"path": "/healthz", "port": "web"}}));
-    assert_eq!(env(sidecar(&pod), "FERRULE_TCP_PROBES")["value"], "8080,9000");
+    let expected = json!({"httpGet": {"path": "/probe/http/8080/healthz", "port": 15110}});
+    assert_eq!(app["readinessProbe"], expected);
+    assert_eq!(
+        env(sidecar(&pod), "FERRULE_PROBES")["value"],
+        r#"["/probe/tcp/8080","/probe/tcp/9000","/probe/http/8080/healthz"]"#
+    );
 }
 
 #[test]
@@ -387,7 +391,7 @@ fn a_copied_pod_is_brought_up_to_date() {
     let pod = injected(&copied());
     assert_eq!(names(&pod), ["ferrule-init", "ferrule-proxy", "migrate"]);
     assert_eq!(sidecar(&pod)["image"], "ferrule/ferrule-proxy:1.2.3");
-    assert_eq!(env(sidecar(&pod), "FERRULE_TCP_PROBES")["value"], "80");
+    assert_eq!(env(sidecar(&pod), "FERRULE_PROBES")["value"], r#"["/probe/tcp/80"]"#);
     assert_eq!(pod["metadata"]["annotations"]["ferrule.dev/injected"], env!("CARGO_PKG_VERSION"));
 }
 
@@ -419,7 +423,7 @@ fn a_webhook_after_us_cannot_come_before_us() {
         .push(json!({"name": "late", "image": "x", "readinessProbe": {"tcpSocket": {"port": 7000}}}));
     let pod = injected(&pod);
     assert_eq!(names(&pod), ["ferrule-init", "ferrule-proxy", "other"]);
-    assert_eq!(env(sidecar(&pod), "FERRULE_TCP_PROBES")["value"], "7000");
+    assert_eq!(env(sidecar(&pod), "FERRULE_PROBES")["value"], r#"["/probe/tcp/7000"]"#);
 }
 
 #[test]

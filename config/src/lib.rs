@@ -15,6 +15,7 @@ pub mod identity;
 mod mesh;
 pub mod names;
 pub mod peers;
+pub mod probe;
 pub mod shard;
 mod tls;
 pub mod trust;

@@ -1,10 +1,9 @@
-//! The admin port: `/ready`, `/live`, `/metrics`, `/config`, `/identity`, `/tls`, and the TCP probes that the injector rewrites.
+//! The admin port: `/ready`, `/live`, `/metrics`, `/config`, `/identity`, `/tls`, and the probes that the injector sends here.
 //!
 //! It only tells, it changes nothing, and it tells no secret.
 
 use std::{
     convert::Infallible,
-    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,15 +13,13 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::{
     discovery::Discovery,
     drain::Drain,
     identity::Identity,
+    probe::Probes,
     telemetry::{Format, Telemetry},
     tls::Tls,
 };
@@ -43,8 +40,8 @@ pub struct Admin {
     pub tls: Tls,
     /// For `/ready`: a proxy that ends is not ready.
     pub drain: Drain,
-    /// Ports that `/probe/tcp/PORT` may connect to.
-    pub tcp_probes: Vec<u16>,
+    /// For `/probe/…`.
+    pub probes: Probes,
 }
 
 /// Serves until the process ends.
@@ -101,32 +98,9 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
                 serde_json::to_string_pretty(&admin.tls.inbound().report(Instant::now())).unwrap_or_default();
             typed(StatusCode::OK, "application/json", (report + "\n").into_bytes())
         }
-        path => match path.strip_prefix("/probe/tcp/") {
-            Some(port) => probe(&admin.tcp_probes, port).await,
-            None => text(
-                StatusCode::NOT_FOUND,
-                "there are /ready, /live, /metrics, /config, /identity and /tls\n",
-            ),
-        },
+        path if path.starts_with("/probe/") => admin.probes.ask(request).await,
+        _ => text(StatusCode::NOT_FOUND, "there are /ready, /live, /metrics, /config, /identity and /tls\n"),
     })
-}
-
-/// Connects to a port of the application: a `tcpSocket` probe would only reach the sidecar, which always listens.
-async fn probe(allowed: &[u16], port: &str) -> Response<Full<Bytes>> {
-    let Some(port) = port.parse().ok().filter(|port| allowed.contains(port)) else {
-        return text(StatusCode::NOT_FOUND, "the pod has no tcpSocket probe for this port\n");
-    };
-    // As the kubelet would: by the pod's address, which an application may listen on alone.
-    let addresses = std::env::var("POD_IPS").unwrap_or_default();
-    let addresses = addresses.split(',').filter_map(|address| address.trim().parse().ok());
-    let candidates =
-        addresses.map(|ip| SocketAddr::new(ip, port)).chain([(Ipv4Addr::LOCALHOST, port).into()]);
-    for address in candidates {
-        if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
-            return text(StatusCode::OK, "connected\n");
-        }
-    }
-    text(StatusCode::SERVICE_UNAVAILABLE, "the application takes no connections on this port\n")
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {

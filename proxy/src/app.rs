@@ -24,6 +24,7 @@ use crate::{
     memory::{self, Burst},
     net, outbound,
     pool::Pool,
+    probe::Probes,
     settings::{ServicePort, Settings},
     telemetry::{AccessLog, Recorder, Telemetry},
     tls::{Tls, accept::Handshakes, dial::Dialer, mode::InboundPolicy},
@@ -135,7 +136,7 @@ pub async fn build(settings: &Settings) -> anyhow::Result<App> {
         identity,
         tls,
         drain,
-        tcp_probes: settings.tcp_probes.clone(),
+        probes: Probes::new(settings.probes.iter().cloned(), settings.own_addresses.clone()),
     };
     tokio::spawn(admin::serve(listener, Arc::new(admin)));
     tokio::spawn(give_memory_back(Arc::clone(&telemetry)));

@@ -31,6 +31,7 @@ pub mod net;
 pub mod outbound;
 pub mod peer;
 pub mod pool;
+pub mod probe;
 pub mod redirect;
 pub mod retry;
 pub mod route;

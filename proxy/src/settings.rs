@@ -11,6 +11,7 @@ use ferrule_config::{
     Modes, TlsMode,
     identity::{SpiffeId, TrustDomain},
     names::{self, ports},
+    probe::Probe,
 };
 use thiserror::Error;
 
@@ -43,8 +44,8 @@ pub struct Settings {
     pub inbound: Vec<(SocketAddr, SocketAddr)>,
     /// `FERRULE_ADMIN`: where `/ready`, `/live`, `/metrics` and `/config` are. Default: `[::]:15110`.
     pub admin: SocketAddr,
-    /// `FERRULE_TCP_PROBES`: ports of the application that `/probe/tcp/PORT` may connect to.
-    pub tcp_probes: Vec<u16>,
+    /// `FERRULE_PROBES`: what the admin port may ask the application, a JSON list of paths as [`Probe`] has them.
+    pub probes: Vec<Probe>,
     /// `FERRULE_WORKERS`: threads that carry traffic. Default: the machine's processors, 4 at most.
     pub workers: usize,
     /// `FERRULE_DRAIN_SECONDS`: longest time that open connections are given at the end. Default: 20.
@@ -139,8 +140,11 @@ impl Settings {
             })?;
         let admin = parse(get("FERRULE_ADMIN"), "FERRULE_ADMIN", "ADDRESS:PORT", |value| value.parse().ok())?
             .unwrap_or_else(|| unspecified(ports::ADMIN));
-        let tcp_probes =
-            list(get("FERRULE_TCP_PROBES"), "FERRULE_TCP_PROBES", "PORT[,…]", |item| item.parse().ok())?;
+        let probes = parse(get("FERRULE_PROBES"), "FERRULE_PROBES", PROBES, |value| {
+            let texts: Vec<String> = serde_json::from_str(value).ok()?;
+            texts.iter().map(|text| text.parse().ok()).collect()
+        })?
+        .unwrap_or_default();
         let workers = parse(get("FERRULE_WORKERS"), "FERRULE_WORKERS", "1 to 256", |value| {
             value.parse().ok().filter(|count| (1..=256).contains(count))
         })?
@@ -169,7 +173,7 @@ impl Settings {
             outbound,
             inbound,
             admin,
-            tcp_probes,
+            probes,
             workers,
             drain,
             access_log,
@@ -182,6 +186,7 @@ impl Settings {
     }
 }
 
+const PROBES: &str = r#"a JSON list like ["/probe/tcp/8080"]"#;
 const MODES: &str = "permissive, strict or disabled";
 const OUTBOUND_FORM: &str = "ADDRESS:PORT=NAMESPACE/SERVICE:PORT[,…]";
 const INBOUND_FORM: &str = "ADDRESS:PORT=ADDRESS:PORT[,…]";

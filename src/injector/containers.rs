@@ -8,7 +8,10 @@
 
 use std::{collections::BTreeSet, fmt::Display};
 
-use ferrule_config::names::{self, ports};
+use ferrule_config::{
+    names::{self, ports},
+    probe::Probe,
+};
 use serde_json::{Map, Value, json};
 
 use super::{IdentitySettings, ProxySettings, Resources, annotations::Options};
@@ -62,7 +65,7 @@ pub(super) fn sidecar(
     options: &Options,
     proxy: &ProxySettings,
     identity: &IdentitySettings,
-    probes: &BTreeSet<u16>,
+    probes: &BTreeSet<Probe>,
     app_armor: bool,
 ) -> Value {
     let IdentitySettings { system_namespace, server_name, port, trust_domain } = identity;
@@ -76,7 +79,7 @@ pub(super) fn sidecar(
         variable("FERRULE_LOG", &options.log_level),
         variable("FERRULE_ACCESS_LOG", &options.access_log.format),
         variable("FERRULE_ACCESS_LOG_FILTER", &options.access_log.filter),
-        variable("FERRULE_TCP_PROBES", join(probes)),
+        variable("FERRULE_PROBES", list_of(probes)),
         variable("FERRULE_DRAIN_SECONDS", options.drain_seconds),
         variable("FERRULE_IDENTITY", format_args!("{server_name}:{port}")),
         variable("FERRULE_TRUST_DOMAIN", trust_domain),
@@ -178,6 +181,11 @@ fn variable(name: &str, value: impl Display) -> Value {
 
 fn field(name: &str, path: &str) -> Value {
     json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
+}
+
+/// A JSON list of their paths. No `$`, for Kubernetes would take `$(NAME)` for a variable.
+fn list_of(probes: &BTreeSet<Probe>) -> String {
+    json!(probes.iter().map(ToString::to_string).collect::<Vec<_>>()).to_string().replace('$', "\\u0024")
 }
 
 fn join<T: Display>(items: impl IntoIterator<Item = T>) -> String {

@@ -90,11 +90,11 @@ pub fn inject(pod: &Value, context: &Context<'_>, settings: &Settings) -> Result
     if let Some(level) = context.pod_security {
         return Err(Refusal::PodSecurity { namespace: context.namespace.to_owned(), level });
     }
-    let Rewritten { ports, probes, warnings } = pod.rewrite_probes(&options.exclude_inbound_ports);
+    let Rewritten { asked, probes, warnings } = pod.rewrite_probes(&options.exclude_inbound_ports);
 
     let app_armor = pod.has_own_app_armor_profile();
     let init = containers::init(&options, &settings.proxy, app_armor);
-    let sidecar = containers::sidecar(&options, &settings.proxy, &settings.identity, &ports, app_armor);
+    let sidecar = containers::sidecar(&options, &settings.proxy, &settings.identity, &asked, app_armor);
     let mut edits = Edits::default();
     // Probes first: their pointers count the init containers as they are in the given pod.
     for (pointer, probe) in probes {
