@@ -16,7 +16,7 @@ STATIC_FLAGS := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-featu
 DEMO_FLAGS := --no-default-features --target-dir target/demo --config profile.dev.debug=false
 DENY_ROOT := $(or $(FERRULE_CACHE),$(HOME)/.cache/ferrule)/cargo
 
-.PHONY: help deps build demo test check unit conformance endurance crds images e2e-images cluster cluster-down cluster-check e2e bench bench-deps bench-profile fuzz deny clean
+.PHONY: help deps build demo test check unit conformance endurance crds images e2e-images cluster cluster-down cluster-check e2e soak bench bench-deps bench-profile fuzz deny clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ cluster: ## A real Kubernetes node on this machine (NODES=2 for two).
 
 cluster-down: ## End it and leave nothing behind.
 	e2e/cluster/down.sh
+
+soak: ## Certificates of two minutes under load for 15 minutes, and the operator away for half of a certificate's life.
+	FERRULE_SOAK_SECONDS=$(or $(SOAK_SECONDS),900) ONLY=soak e2e/run.sh
 
 cluster-check: ## See that the node does what Kubernetes promises.
 	e2e/cluster/check.sh

@@ -137,9 +137,10 @@ impl App {
     }
 }
 
-/// Half of the life, a tenth of it sooner or later, so that what started together does not stay together.
+/// Before half of the life, so that more than half is left when the operator is gone just then; spread, so that what started
+/// together does not stay together.
 fn renewal(life: Duration, chance: f64) -> Duration {
-    life.mul_f64(0.4 + 0.2 * chance.clamp(0.0, 1.0))
+    life.mul_f64(0.3 + 0.15 * chance.clamp(0.0, 1.0))
 }
 
 fn take<K: Clone + Eq + std::hash::Hash>(buckets: &Mutex<Buckets<K>>, key: &K) -> Result<(), Refusal> {
@@ -172,11 +173,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn renewals_are_spread_around_half_of_the_life() {
+    fn renewals_are_spread_and_leave_more_than_half_of_the_life() {
         let day = Duration::from_secs(24 * 60 * 60);
-        assert_eq!(renewal(day, 0.0), day.mul_f64(0.4));
-        assert_eq!(renewal(day, 0.5), day / 2);
-        assert_eq!(renewal(day, 1.0), day.mul_f64(0.6));
+        assert_eq!(renewal(day, 0.0), day.mul_f64(0.3));
+        assert_eq!(renewal(day, 0.5), day.mul_f64(0.375));
+        assert_eq!(renewal(day, 1.0), day.mul_f64(0.45));
     }
 
     #[test]
