@@ -18,3 +18,5 @@ pub mod identity;
 #[cfg(feature = "kubernetes")]
 pub mod injector;
 pub mod local;
+#[cfg(feature = "kubernetes")]
+mod sidecars;

@@ -111,7 +111,7 @@ pub struct Peers {
 /// What a sidecar answers at `/tls` of its admin port: who sent it connections that were not encrypted.
 ///
 /// ```text
-///   {"plaintextClients":[{"address":"10.0.0.7","port":8080,"secondsAgo":12}]}
+///   {"plaintextClients":[{"address":"10.0.0.7","port":8080,"secondsAgo":12}],"observedSeconds":900}
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -119,6 +119,9 @@ pub struct PlaintextReport {
     /// Those of the last hour, one a client and port; at most [`MAX_PLAINTEXT_CLIENTS`], the latest ones.
     #[serde(default)]
     pub plaintext_clients: Vec<PlaintextClient>,
+    /// For how long the sidecar has been looking, in seconds: what came before nobody knows of. Absent if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_seconds: Option<u64>,
 }
 
 /// Most clients in a [`PlaintextReport`].
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_report_has_the_form_that_is_documented() {
-        let text = r#"{"plaintextClients":[{"address":"10.0.0.7","port":8080,"secondsAgo":12}]}"#;
+        let text = r#"{"plaintextClients":[{"address":"10.0.0.7","port":8080,"secondsAgo":12}],"observedSeconds":900}"#;
         let report: PlaintextReport = serde_json::from_str(text).expect("parses");
         assert_eq!(report.plaintext_clients.len(), 1);
         assert_eq!(serde_json::to_string(&report).expect("JSON"), text);

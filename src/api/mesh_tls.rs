@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use ferrule_config::Duration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    PodsTarget, Status,
+    PodsTarget,
     schema::{self, LABELS_MAX},
+    status,
 };
 
 /// MeshTLS says whether pods accept only encrypted connections of known identity. Without selector and
@@ -23,7 +26,7 @@ use super::{
     kind = "MeshTLS",
     plural = "meshtlses",
     namespaced,
-    status = "Status",
+    status = "MeshTLSStatus",
     shortname = "fmtls",
     category = "ferrule",
     derive = "PartialEq",
@@ -32,7 +35,19 @@ use super::{
         name = "Mode",
         type_ = "string",
         json_path = ".spec.mode",
+        description = "What connections are to be accepted"
+    ),
+    printcolumn(
+        name = "In Force",
+        type_ = "string",
+        json_path = ".status.mode",
         description = "What connections are accepted"
+    ),
+    printcolumn(
+        name = "Clients",
+        type_ = "integer",
+        json_path = ".status.plaintextClientCount",
+        description = "Clients that came without encryption within the last hour to where Strict is wanted"
     ),
     printcolumn(
         name = "Accepted",
@@ -57,7 +72,9 @@ use super::{
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = ("!has(self.selector) || !has(self.targetRefs) || size(self.targetRefs) == 0",
-    "selector: contradicts targetRefs; give one of the two"))]
+    "selector: contradicts targetRefs; give one of the two"),
+    validation = ("duration(self.quietFor) >= duration('10s') && duration(self.quietFor) <= duration('1h')",
+    "quietFor: must be 10s to 1h, for as long as sidecars remember"))]
 pub struct MeshTLSSpec {
     /// Pods, of the same namespace, that it applies to. Contradicts targetRefs. Default: the whole namespace, or
     /// the whole mesh in the operator's own namespace.
@@ -88,11 +105,76 @@ pub struct MeshTLSSpec {
     /// Lowest version of TLS: "1.2" or "1.3". Default: "1.3".
     #[serde(default)]
     pub min_version: TlsVersion,
-    /// Whether Strict takes hold though plaintext clients were seen in the last hour, or nobody knows whether
-    /// there were any: they are cut off. Otherwise it waits until there are none, and status.plaintextClients
-    /// lists them. Once it has taken hold it stays. Default: false.
+    /// For how long no client may have come without encryption before Strict takes hold; 10s to 1h. Until then
+    /// Permissive is in force. Default: 1h.
+    #[serde(default = "quiet_for")]
+    #[schemars(schema_with = "schema::duration")]
+    pub quiet_for: Duration,
+    /// Whether Strict takes hold at once, though clients that don't encrypt were seen within quietFor, or nobody
+    /// knows whether there were any: they are cut off. Otherwise it waits until there are none, and
+    /// status.plaintextClients lists them. Once it has taken hold it stays. Default: false.
     #[serde(default)]
     pub force: bool,
+}
+
+fn quiet_for() -> Duration {
+    MAX_QUIET_FOR
+}
+
+/// Shortest [`MeshTLSSpec::quiet_for`].
+pub const MIN_QUIET_FOR: Duration = Duration::from_millis(10_000);
+/// Longest [`MeshTLSSpec::quiet_for`]: sidecars remember no longer.
+pub const MAX_QUIET_FOR: Duration = Duration::from_millis(3_600_000);
+
+/// What the operator says about this object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshTLSStatus {
+    /// Conditions of this object, one a type. `Accepted`: it is valid and what it applies to exists. `Enforced`:
+    /// what it wants is in force; if Strict waits for clients that don't encrypt, its reason says so:
+    /// PlaintextClients, ReportsMissing or Observing. The field `observedGeneration` of each tells which
+    /// `metadata.generation` it is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "status::conditions")]
+    pub conditions: Vec<Condition>,
+    /// The mode that is in force. Absent if the object is not in force at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Ports of the container on which another mode is in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortMode>,
+    /// What mode and ports are about: the selector or the targets, in words. When another is selected, Strict
+    /// begins to wait anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<String>,
+    /// Clients that came without encryption within the last hour to where Strict is wanted, the last one first;
+    /// at most 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plaintext_clients: Vec<PlaintextClient>,
+    /// How many there are, those that are not listed included. Absent if Strict is not wanted or nobody was asked
+    /// yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plaintext_client_count: Option<u32>,
+}
+
+/// Most entries of [`MeshTLSStatus::plaintext_clients`].
+pub const MAX_LISTED_CLIENTS: usize = 50;
+
+/// A client that came without encryption.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaintextClient {
+    /// Its address.
+    pub address: String,
+    /// The pod that has this address, as namespace/name. Absent if none has, or several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Whom it called: namespace and name of a Deployment, StatefulSet or the like, or of the pod.
+    pub workload: String,
+    /// Port of the container that it connected to.
+    pub port: u16,
+    /// When it came last.
+    pub last_seen: Time,
 }
 
 /// Which pods of the namespace.

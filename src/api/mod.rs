@@ -26,7 +26,7 @@ mod target;
 
 pub use balancer_policy::{BalancerPolicy, BalancerPolicySpec};
 pub use circuit_policy::{CircuitPolicy, CircuitPolicySpec};
-pub use mesh_tls::{MeshTLS, MeshTLSSpec};
+pub use mesh_tls::{MeshTLS, MeshTLSSpec, MeshTLSStatus};
 pub use percent::{Percent, PercentError};
 pub use route::{Route, RouteSpec};
 pub use schema::FORBIDDEN_HEADERS;

@@ -17,7 +17,7 @@ pub struct Status {
 }
 
 /// The schema of `metav1.Condition` with the bounds that it has upstream.
-fn conditions(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
         "maxItems": 8,

@@ -149,6 +149,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let controller = controller::Settings {
         namespace: namespace.clone(),
         identity: identity.clone(),
+        sidecar_port: names::ports::ADMIN,
         lead: lead.clone(),
         metrics: controller::Metrics::default(),
         health: controller::Health::default(),

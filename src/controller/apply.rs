@@ -17,7 +17,7 @@ use super::{
     election::Tenure,
     metrics::{Metrics, Operation},
     observe::Kind,
-    plan::{ConfigWrite, MANAGED_BY, MANAGER, Plan, StatusWrite, binding_key},
+    plan::{ConfigWrite, MANAGED_BY, MANAGER, Notice, Plan, StatusWrite, binding_key},
     refusal::Refusal,
     writes::{Key, Write},
 };
@@ -151,15 +151,16 @@ impl Applier {
 
     /// `None` when the object is gone or has made room for another; the watch tells.
     async fn apply_status(&self, namespace: &str, write: StatusWrite) -> Result<Option<Write>, Error> {
-        let StatusWrite { kind, name, uid, conditions, fingerprint, refused } = write;
+        let StatusWrite { kind, name, uid, conditions, mesh_tls, fingerprint, notice } = write;
         let resource = kind.api_resource();
         let objects: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         let mut patch = json!({
             "apiVersion": resource.api_version,
             "kind": resource.kind,
             "metadata": { "name": name },
-            "status": { "conditions": conditions },
+            "status": mesh_tls.map(|status| json!(status)).unwrap_or_else(|| json!({})),
         });
+        patch["status"]["conditions"] = json!(conditions);
         if let Some(uid) = &uid {
             patch["metadata"]["uid"] = json!(uid);
         }
@@ -171,8 +172,13 @@ impl Applier {
             Err(error) if matches!(code(&error), Some(404 | 409)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        if let Some((reason, message)) = refused {
-            warn!(namespace, kind = kind.word(), name, reason, detail = message, "not accepted");
+        if let Some(notice) = notice {
+            let Notice { warning, reason, message } = &notice;
+            if *warning {
+                warn!(namespace, kind = kind.word(), name, reason, detail = message, "not as its user wants");
+            } else {
+                info!(namespace, kind = kind.word(), name, reason, detail = message);
+            }
             let object = ObjectReference {
                 api_version: Some(resource.api_version),
                 kind: Some(resource.kind),
@@ -181,18 +187,19 @@ impl Applier {
                 uid,
                 ..ObjectReference::default()
             };
-            self.publish(object, reason, message);
+            self.publish(object, notice);
         }
         let key = Key { kind, namespace: namespace.to_owned(), name };
         Ok(Some(Write { key, version: written.resource_version(), fingerprint }))
     }
 
     /// Tells the user by an Event, which nothing waits for.
-    fn publish(&self, object: ObjectReference, reason: String, message: String) {
+    fn publish(&self, object: ObjectReference, notice: Notice) {
         let Self { recorder, metrics, .. } = self.clone();
         tokio::spawn(async move {
+            let Notice { warning, reason, message } = notice;
             let event = Event {
-                type_: EventType::Warning,
+                type_: if warning { EventType::Warning } else { EventType::Normal },
                 reason,
                 note: Some(message.chars().take(1000).collect()),
                 action: "Compile".to_owned(),

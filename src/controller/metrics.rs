@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::observe::Kind;
+use super::{compile::Reason, observe::Kind, ratchet::Waiting};
 
 /// What was being done when the API server did not do its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -57,6 +57,11 @@ struct KindLabels {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 /// The controller's metrics; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -70,6 +75,9 @@ pub struct Metrics {
     objects: Family<KindLabels, Gauge<i64, AtomicI64>>,
     watch_events: Family<KindLabels, Counter>,
     api_errors: Family<OperationLabels, Counter>,
+    strict_waiting: Family<ReasonLabels, Gauge<i64, AtomicI64>>,
+    plaintext_clients: Gauge<i64, AtomicI64>,
+    inquiries: Family<OutcomeLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -87,6 +95,9 @@ impl Default for Metrics {
             objects: Family::default(),
             watch_events: Family::default(),
             api_errors: Family::default(),
+            strict_waiting: Family::default(),
+            plaintext_clients: Gauge::default(),
+            inquiries: Family::default(),
         }
     }
 }
@@ -105,6 +116,9 @@ impl Metrics {
             objects,
             watch_events,
             api_errors,
+            strict_waiting,
+            plaintext_clients,
+            inquiries,
         } = self.clone();
         let registry = registry.sub_registry_with_prefix("ferrule_operator");
         registry.register("leader", "1 if this replica writes, 0 if it stands by", leader);
@@ -128,6 +142,12 @@ impl Metrics {
         registry.register("objects", "Objects observed, by kind", objects);
         registry.register("watch_events", "Events of watches, by kind", watch_events);
         registry.register("api_errors", "Requests to the API server that failed, by operation", api_errors);
+        let help = "MeshTLS whose Strict waits, by the reason of their condition Enforced";
+        registry.register("strict_waiting", help, strict_waiting);
+        let help = "Clients that came without encryption within the last hour to where Strict is wanted";
+        registry.register("plaintext_clients", help, plaintext_clients);
+        let help = "Sidecars asked who comes without encryption, by result";
+        registry.register("inquiries", help, inquiries);
     }
 
     /// How many namespaces were compiled so far.
@@ -160,6 +180,23 @@ impl Metrics {
     pub(super) fn set_objects(&self, kind: Kind, count: usize) {
         let labels = KindLabels { kind: kind.word() };
         self.objects.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn set_waiting(&self, waiting: Waiting) {
+        let Waiting { clients, reports, time, plaintext_clients } = waiting;
+        for (reason, count) in [
+            (Reason::PlaintextClients, clients),
+            (Reason::ReportsMissing, reports),
+            (Reason::Observing, time),
+        ] {
+            let gauge = self.strict_waiting.get_or_create(&ReasonLabels { reason: reason.as_str() });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.plaintext_clients.set(i64::try_from(plaintext_clients).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn asked(&self, result: Outcome) {
+        self.inquiries.get_or_create(&OutcomeLabels { result }).inc();
     }
 
     pub(super) fn watch_event(&self, kind: Kind) {

@@ -17,9 +17,12 @@ pub mod compile;
 #[cfg(feature = "kubernetes")]
 mod election;
 #[cfg(feature = "kubernetes")]
+mod inquiry;
+#[cfg(feature = "kubernetes")]
 mod metrics;
 pub mod observe;
 pub mod plan;
+pub mod ratchet;
 #[cfg(feature = "kubernetes")]
 mod reconcile;
 #[cfg(feature = "kubernetes")]

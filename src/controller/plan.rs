@@ -5,8 +5,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use ferrule_config::{names, peers, shard};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
+use crate::api::{MeshTLSStatus, mesh_tls::Mode};
+
 use super::{
-    compile::{Compiled, ConditionType, Verdict},
+    compile::{Compiled, ConditionType, Reason, Verdict},
     observe::{Kind, Observation, Observed, fingerprint},
     status,
     writes::{Key, Writes},
@@ -76,10 +78,23 @@ pub struct StatusWrite {
     pub uid: Option<String>,
     /// All conditions of the operator.
     pub conditions: Vec<Condition>,
+    /// Of a MeshTLS: the rest of its status.
+    pub mesh_tls: Option<Box<MeshTLSStatus>>,
     /// Of the conditions without their times.
     pub fingerprint: u64,
-    /// It was not refused before and is now: reason and message.
-    pub refused: Option<(String, String)>,
+    /// What has changed so that the user should hear of it.
+    pub notice: Option<Notice>,
+}
+
+/// Something that users are told by an Event, once, when it becomes so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether it needs somebody's attention.
+    pub warning: bool,
+    /// In a word.
+    pub reason: String,
+    /// In words.
+    pub message: String,
 }
 
 /// Compares what a namespace should hold with what it holds.
@@ -192,29 +207,65 @@ fn status_write(
         Kind::Route => &of.routes.get(&verdict.name)?.conditions,
         Kind::BalancerPolicy => &of.balancer_policies.get(&verdict.name)?.conditions,
         Kind::CircuitPolicy => &of.circuit_policies.get(&verdict.name)?.conditions,
-        Kind::MeshTls => &of.mesh_tls.get(&verdict.name)?.conditions,
+        Kind::MeshTls => &of.mesh_tls.get(&verdict.name)?.resource.conditions,
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap | Kind::ProxyBinding => return None,
     };
-    let conditions = status::merge(existing, verdict, now)?;
+    let conditions = status::merge(existing, verdict, now);
+    let rest =
+        of.mesh_tls.get(&verdict.name).filter(|_| verdict.kind == Kind::MeshTls).map(|tls| &tls.status);
+    let conditions = match conditions {
+        Some(conditions) => conditions,
+        None if rest == verdict.mesh_tls.as_deref() => return None,
+        None => status::kept(existing),
+    };
     let fingerprint = verdict_fingerprint(verdict);
     let key = Key { kind: verdict.kind, namespace: namespace.to_owned(), name: verdict.name.clone() };
     if writes.covers(&key, fingerprint) {
         return None;
     }
-    let accepted = ConditionType::Accepted;
-    let was_refused =
-        existing.iter().any(|condition| condition.type_ == accepted.as_str() && condition.status == "False");
-    let refused = verdict
-        .finding(accepted)
-        .filter(|finding| !finding.holds && !was_refused)
-        .map(|finding| (finding.reason.as_str().to_owned(), finding.message.clone()));
-    let Verdict { kind, name, uid, .. } = verdict.clone();
-    Some(StatusWrite { kind, name, uid, conditions, fingerprint, refused })
+    let notice = notice(existing, verdict);
+    let Verdict { kind, name, uid, mesh_tls, .. } = verdict.clone();
+    Some(StatusWrite { kind, name, uid, conditions, mesh_tls, fingerprint, notice })
+}
+
+/// That it is refused, that clients keep Strict from taking hold, or that it has taken hold, if it was not so before.
+fn notice(existing: &[Condition], verdict: &Verdict) -> Option<Notice> {
+    let before = |kind: ConditionType| existing.iter().find(|condition| condition.type_ == kind.as_str());
+    let finding = verdict.finding(ConditionType::Accepted)?;
+    let was_refused = before(ConditionType::Accepted).is_some_and(|condition| condition.status == "False");
+    if !finding.holds && !was_refused {
+        return Some(Notice {
+            warning: true,
+            reason: finding.reason.as_str().to_owned(),
+            message: finding.message.clone(),
+        });
+    }
+    let finding = verdict.finding(ConditionType::Enforced)?;
+    let reason = before(ConditionType::Enforced).map(|condition| condition.reason.as_str());
+    let clients = Reason::PlaintextClients;
+    if finding.reason == clients && reason != Some(clients.as_str()) {
+        let (reason, message) = (clients.as_str().to_owned(), finding.message.clone());
+        return Some(Notice { warning: true, reason, message });
+    }
+    let waited = [clients, Reason::ReportsMissing, Reason::Observing];
+    let waited = waited.into_iter().any(|waited| reason == Some(waited.as_str()));
+    let strict = verdict.mesh_tls.as_ref().is_some_and(|status| {
+        let strict = |mode: Mode| mode == Mode::Strict;
+        status.mode.is_some_and(strict) || status.ports.iter().any(|port| strict(port.mode))
+    });
+    (finding.holds && waited && strict).then(|| Notice {
+        warning: false,
+        reason: "StrictTookHold".to_owned(),
+        message: "From now on connections that are not encrypted are refused".to_owned(),
+    })
 }
 
 fn verdict_fingerprint(verdict: &Verdict) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&verdict.uid, verdict.generation, &verdict.findings).hash(&mut hasher);
+    // Its times and texts have no hash of their own.
+    let mesh_tls = verdict.mesh_tls.as_ref().map(|status| serde_json::to_string(status).unwrap_or_default());
+    mesh_tls.hash(&mut hasher);
     hasher.finish()
 }
 

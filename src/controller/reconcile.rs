@@ -14,18 +14,20 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tracing::{error, info, warn};
 
 use super::{
     apply::{Applied, Applier, Error},
-    compile::{compile, compile_peers},
+    compile::{compile, compile_peers, pods_of, wanting_strict},
     election::Tenure,
+    inquiry::{Answers, Inquirer},
     metrics::{Health, Metrics, Outcome},
     observe::{Kind, Need, Observed, Scope, Stale},
     plan::{Desired, DesiredPeers, plan, plan_binding, plan_peers},
+    ratchet::Ratchets,
     schedule::{Due, Schedule},
     watch::Message,
     writes::Writes,
@@ -52,8 +54,11 @@ pub(super) struct Reconciler {
     writes: Writes,
     schedule: Schedule,
     tasks: JoinSet<Finished>,
+    ratchets: Ratchets,
+    inquiries: JoinSet<Answers>,
     leading: bool,
     applier: Applier,
+    inquirer: Inquirer,
     tenure: Tenure,
     metrics: Metrics,
     health: Health,
@@ -63,6 +68,7 @@ impl Reconciler {
     pub(super) fn new(
         observed: Observed,
         applier: Applier,
+        inquirer: Inquirer,
         tenure: Tenure,
         metrics: Metrics,
         health: Health,
@@ -74,8 +80,11 @@ impl Reconciler {
             writes: Writes::default(),
             schedule: Schedule::default(),
             tasks: JoinSet::new(),
+            ratchets: Ratchets::default(),
+            inquiries: JoinSet::new(),
             leading: false,
             applier,
+            inquirer,
             tenure,
             metrics,
             health,
@@ -97,6 +106,7 @@ impl Reconciler {
                 _ = shutdown.wait_for(|stop| *stop) => break,
                 () = self.tenure.changed() => {}
                 Some(finished) = self.tasks.join_next() => self.finish(finished),
+                Some(answered) = self.inquiries.join_next() => self.answered(answered),
                 message = messages.recv() => {
                     let Some(message) = message else { break };
                     self.take_in(message);
@@ -119,12 +129,39 @@ impl Reconciler {
         [self.schedule.next(), self.tenure.until()].into_iter().flatten().fold(idle, Instant::min)
     }
 
-    fn beat(&self) {
+    fn beat(&mut self) {
         self.health.beat();
         self.metrics.set_queue(self.schedule.waiting());
         for kind in Kind::ALL {
             self.metrics.set_objects(kind, self.observed.count(kind));
         }
+        if self.leading {
+            self.inquire();
+        }
+    }
+
+    /// Asks the sidecars whose turn it is who comes without encryption.
+    fn inquire(&mut self) {
+        let now = Timestamp::now();
+        for gone in self.ratchets.follow(wanting_strict(&self.observed), now) {
+            let stale = self.observed.tell_progress(gone, None);
+            self.mark(stale);
+        }
+        for key in self.ratchets.due(now) {
+            let pods = pods_of(&self.observed, &key);
+            self.inquiries.spawn(self.inquirer.clone().ask(key, pods));
+        }
+        self.metrics.set_waiting(self.ratchets.waiting());
+    }
+
+    fn answered(&mut self, answered: Result<Answers, JoinError>) {
+        let Some(Answers { key, answers }) = outcome(answered) else { return };
+        let reports = answers.iter().filter_map(|answer| answer.report.as_ref());
+        let clients = reports.flat_map(|report| &report.plaintext_clients).map(|client| client.address);
+        let pods = self.observed.pods_at(&clients.collect());
+        let progress = self.ratchets.answered(&key, &answers, &pods, Timestamp::now(), fastrand::f64());
+        let stale = self.observed.tell_progress(key, progress);
+        self.mark(stale);
     }
 
     fn take_in(&mut self, message: Message) {
@@ -178,6 +215,10 @@ impl Reconciler {
             warn!("stops writing");
             // Dropping the set ends the tasks: what is not yet sent is never sent.
             self.tasks = JoinSet::new();
+            self.inquiries = JoinSet::new();
+            self.ratchets.clear();
+            self.observed.forget_progress();
+            self.metrics.set_waiting(self.ratchets.waiting());
             self.schedule.clear();
             self.writes.clear();
             self.desired.clear();
@@ -276,12 +317,8 @@ impl Reconciler {
         self.schedule.finished(scope, true, Instant::now(), 0.0);
     }
 
-    fn finish(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
-        let Finished { scope, applied, took, since } = match finished {
-            Ok(finished) => finished,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return,
-        };
+    fn finish(&mut self, finished: Result<Finished, JoinError>) {
+        let Some(Finished { scope, applied, took, since }) = outcome(finished) else { return };
         let Applied { writes, error } = applied;
         for write in writes {
             self.writes.made(write);
@@ -301,5 +338,14 @@ impl Reconciler {
         if timeout(DRAIN, all).await.is_err() {
             warn!("writes under way are given up; the next leader makes them");
         }
+    }
+}
+
+/// What became of a task; nothing of one that was ended.
+fn outcome<T>(joined: Result<T, JoinError>) -> Option<T> {
+    match joined {
+        Ok(done) => Some(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
     }
 }

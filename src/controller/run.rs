@@ -10,6 +10,7 @@ use super::{
     Health, Lead, Metrics,
     apply::Applier,
     election,
+    inquiry::Inquirer,
     observe::{Kind, Observed},
     reconcile::Reconciler,
     watch,
@@ -25,6 +26,8 @@ pub struct Settings {
     pub namespace: String,
     /// Identity in the Lease, which no other replica may have: the name of the pod.
     pub identity: String,
+    /// Port on which sidecars tell who came without encryption.
+    pub sidecar_port: u16,
     /// Whether this replica leads; for others who write only then. A clone shares the state.
     pub lead: Lead,
     /// Counters that the caller has registered. A clone shares them.
@@ -36,7 +39,7 @@ pub struct Settings {
 /// Watches, and writes while it leads, until `shutdown` turns true; then the lead is given up, after the last
 /// write. Trouble with the API server is no error but is logged, counted and tried again.
 pub async fn run(client: Client, settings: Settings, shutdown: signal::Receiver<bool>) {
-    let Settings { namespace, identity, lead, metrics, health } = settings;
+    let Settings { namespace, identity, sidecar_port, lead, metrics, health } = settings;
     let (sender, messages) = mpsc::channel(CHANNEL);
     let mut watches = JoinSet::new();
     for kind in Kind::ALL {
@@ -58,7 +61,10 @@ pub async fn run(client: Client, settings: Settings, shutdown: signal::Receiver<
     let observed =
         Observed::without_injection_in([namespace.clone(), KUBE_SYSTEM.to_owned()]).with_system(namespace);
     let applier = Applier::new(client, tenure.clone(), identity, metrics.clone());
-    Reconciler::new(observed, applier, tenure, metrics.clone(), health).run(messages, shutdown).await;
+    let inquirer = Inquirer::new(sidecar_port, metrics.clone());
+    Reconciler::new(observed, applier, inquirer, tenure, metrics.clone(), health)
+        .run(messages, shutdown)
+        .await;
 
     watches.abort_all();
     stop_election.send_replace(true);

@@ -37,11 +37,19 @@ pub fn merge(existing: &[Condition], verdict: &Verdict, now: Timestamp) -> Optio
             }
         })
         .collect();
-    let ours =
-        |condition: &&Condition| ConditionType::ALL.iter().any(|ours| ours.as_str() == condition.type_);
-    let same = existing.iter().filter(ours).count() == wanted.len()
+    let same = existing.iter().filter(is_ours).count() == wanted.len()
         && wanted.iter().all(|condition| existing.contains(condition));
     (!same).then_some(wanted)
+}
+
+/// The operator's conditions of an object as they are.
+#[must_use]
+pub fn kept(existing: &[Condition]) -> Vec<Condition> {
+    existing.iter().filter(is_ours).cloned().collect()
+}
+
+fn is_ours(condition: &&Condition) -> bool {
+    ConditionType::ALL.iter().any(|ours| ours.as_str() == condition.type_)
 }
 
 #[cfg(test)]
@@ -63,7 +71,14 @@ mod tests {
             reason: if holds { Reason::Accepted } else { Reason::TargetNotFound },
             message: message.into(),
         };
-        Verdict { kind: Kind::Route, name: "r".into(), uid: None, generation, findings: vec![finding] }
+        Verdict {
+            kind: Kind::Route,
+            name: "r".into(),
+            uid: None,
+            generation,
+            findings: vec![finding],
+            mesh_tls: None,
+        }
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Asks the sidecars which trust bundle and which root are in force.
 
 use std::{
-    io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     time::{Duration, SystemTime},
 };
 
@@ -11,26 +10,18 @@ use ferrule_config::{
     names::{INJECTED_ANNOTATION, PROXY_CONTAINER},
 };
 use futures::{StreamExt as _, stream};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
-use tokio::{net::TcpStream, time::timeout};
 use tracing::debug;
 
 use super::{
     rotation::{Census, lags},
     state::State,
 };
+use crate::sidecars::{self, CONCURRENCY};
 
-/// Sidecars that are asked at a time.
-const CONCURRENCY: usize = 64;
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pods in one page of a list.
 const PAGE: u32 = 500;
-/// A report has 500 bytes.
-const MAX_REPORT: usize = 16 * 1024;
 
 /// Asks every sidecar that runs in these namespaces about a state that has been known for so long. One that does not
 /// answer is waited for.
@@ -49,7 +40,8 @@ pub(super) async fn take(
     let count = sidecars.len();
     let mut waiting: Vec<String> = stream::iter(sidecars)
         .map(|Sidecar { name, address }| async move {
-            let agrees = match ask(SocketAddr::new(address, port)).await {
+            let agrees = match sidecars::ask::<Report>(address, port, "/identity").await {
+                // One of a version that knows nothing of identities has none.
                 Ok(report) => report.is_none_or(|report| !lags(state, &report)),
                 Err(error) => {
                     debug!(name, %address, %error, "sidecar does not tell of its identity");
@@ -104,32 +96,6 @@ fn sidecar(pod: &Pod, now: SystemTime) -> Option<Sidecar> {
     let address = status.pod_ip.as_ref()?.parse().ok()?;
     let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
     Some(Sidecar { name, address })
-}
-
-/// `None` from a sidecar of a version that knows nothing of identities.
-async fn ask(address: SocketAddr) -> io::Result<Option<Report>> {
-    timeout(ANSWER_TIMEOUT, async {
-        let stream = TcpStream::connect(address).await?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let connection = tokio::spawn(connection);
-        let request = Request::get("/identity").header(header::HOST, address.to_string());
-        let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
-        let result = match response.status() {
-            StatusCode::OK => {
-                let body = Limited::new(response.into_body(), MAX_REPORT).collect().await;
-                let body = body.map_err(io::Error::other)?.to_bytes();
-                serde_json::from_slice(&body).map(Some).map_err(io::Error::from)
-            }
-            StatusCode::NOT_FOUND => Ok(None),
-            other => Err(io::Error::other(format!("it answered {other}"))),
-        };
-        connection.abort();
-        result
-    })
-    .await
-    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub fn build(objects: &[&Object], placements: &[Placement]) -> Result<State, Sta
             | Object::Other(_) => {}
         }
     }
-    let mut observed = Observed::default().with_system(names::SYSTEM_NAMESPACE);
+    let mut observed = Observed::default().with_system(names::SYSTEM_NAMESPACE).with_strict_at_once();
     for object in objects {
         match observe(object)? {
             Some(Ok(object)) => {

@@ -1,13 +1,14 @@
 //! The whole controller against an API server in memory.
 
 mod api;
+mod ratchet;
 
 use std::time::Duration;
 
 use api::Api;
 use ferrule::controller::{self, Health, Metrics, Outcome};
 use ferrule_config::{
-    Algorithm, ConsistentHash, HashKey, Mesh, TlsMode,
+    Algorithm, ConsistentHash, HashKey, Mesh, TlsMode, names,
     peers::{self, Peer},
     shard,
 };
@@ -24,11 +25,17 @@ struct Replica {
 
 impl Replica {
     fn start(client: kube::Client, identity: &str) -> Self {
+        Self::start_among(client, identity, names::ports::ADMIN)
+    }
+
+    /// With sidecars that answer on this port.
+    fn start_among(client: kube::Client, identity: &str, sidecar_port: u16) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (metrics, health) = (Metrics::default(), Health::default());
         let settings = controller::Settings {
             namespace: "ferrule-system".into(),
             identity: identity.into(),
+            sidecar_port,
             lead: controller::Lead::default(),
             metrics: metrics.clone(),
             health: health.clone(),

@@ -1,5 +1,6 @@
 //! Group `mtls`: what goes between pods is encrypted, and who may come in without is said by MeshTLS.
 
+mod ratchet;
 mod strict;
 mod wire;
 
@@ -24,6 +25,10 @@ const TESTS: &[Test] = &[
     ("applications_are_told_who_calls_and_nobody_can_forge_it", strict::applications_are_told_who_calls),
     ("a_strict_pod_is_out_of_reach_from_outside_the_mesh", strict::a_strict_pod_is_out_of_reach),
     ("switching_breaks_no_request", strict::switching_breaks_no_request),
+    (
+        "strict_waits_for_plaintext_clients_and_takes_hold_without_them",
+        ratchet::strict_waits_for_plaintext_clients,
+    ),
 ];
 
 /// A meshed namespace in which all sidecars have their identities.

@@ -78,7 +78,7 @@ pub fn switching_breaks_no_request(scene: &Scene) -> Result<()> {
     by_pod.expect_no_failure()
 }
 
-fn outside(scene: &Scene) -> Result<(Namespace, Client)> {
+pub fn outside(scene: &Scene) -> Result<(Namespace, Client)> {
     let namespace = scene.namespace("mtls-outside", false)?;
     namespace.apply_file("mtls.yaml")?;
     namespace.wait_for_ready("client")?;
@@ -86,9 +86,10 @@ fn outside(scene: &Scene) -> Result<(Namespace, Client)> {
     Ok((namespace, client))
 }
 
+/// Strict at once: what it waits for otherwise is asked in [`super::ratchet`].
 fn set(namespace: &Namespace, mode: &str) -> Result<()> {
     namespace.apply(&format!(
         "{{apiVersion: ferrule.dev/v1alpha1, kind: MeshTLS, metadata: {{name: cart}}, \
-         spec: {{mode: {mode}, selector: {{matchLabels: {{app: cart}}}}}}}}"
+         spec: {{mode: {mode}, force: true, selector: {{matchLabels: {{app: cart}}}}}}}}"
     ))
 }

@@ -28,6 +28,8 @@ pub struct Inbound {
     policy: ArcSwap<InboundPolicy>,
     /// Whether it is known what holds for the pod.
     known: watch::Sender<bool>,
+    /// Since when clients are seen.
+    began: Instant,
     /// When each client came last, by its address and the port that it wanted.
     plaintext: Mutex<HashMap<(IpAddr, u16), Instant>>,
 }
@@ -47,7 +49,7 @@ impl Inbound {
     /// With this policy, and nobody seen.
     pub(super) fn new(policy: InboundPolicy, known: bool) -> Self {
         let (policy, known) = (ArcSwap::from_pointee(policy), watch::channel(known).0);
-        Self { policy, known, plaintext: Mutex::default() }
+        Self { policy, known, began: Instant::now(), plaintext: Mutex::default() }
     }
 
     /// Waits until it is known what holds for the pod; at most for this long. Until then nobody is let in: a pod that is
@@ -105,7 +107,10 @@ impl Inbound {
             port,
             seconds_ago: ago.as_secs(),
         };
-        let plaintext = PlaintextReport { plaintext_clients: lately.into_iter().map(told).collect() };
+        let plaintext = PlaintextReport {
+            plaintext_clients: lately.into_iter().map(told).collect(),
+            observed_seconds: Some(now.saturating_duration_since(self.began).as_secs()),
+        };
         Report { accepts: self.policy().tls.clone(), plaintext }
     }
 }
@@ -129,7 +134,9 @@ mod tests {
         let clients = inbound.report(at(1000)).plaintext.plaintext_clients;
         assert_eq!(clients.len(), MAX_PLAINTEXT_CLIENTS);
         assert_eq!((clients[0].seconds_ago, clients[255].seconds_ago), (1, 1000 - (400 - 256)));
-        assert_eq!(inbound.report(at(999 + 3600)).plaintext.plaintext_clients, []);
+        let later = inbound.report(at(999 + 3600)).plaintext;
+        assert_eq!(later.plaintext_clients, []);
+        assert!(later.observed_seconds.is_some_and(|seconds| (4598..=4599).contains(&seconds)), "{later:?}");
     }
 
     #[tokio::test(start_paused = true)]

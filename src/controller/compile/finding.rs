@@ -1,9 +1,9 @@
 //! What the compiler has to say about an object.
 
-use crate::controller::observe::Kind;
+use crate::{api::MeshTLSStatus, controller::observe::Kind};
 
 /// Everything about one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// Kind of the object.
     pub kind: Kind,
@@ -15,6 +15,8 @@ pub struct Verdict {
     pub generation: i64,
     /// One a condition type.
     pub findings: Vec<Finding>,
+    /// Of a MeshTLS: the rest of its status.
+    pub mesh_tls: Option<Box<MeshTLSStatus>>,
 }
 
 impl Verdict {
@@ -99,6 +101,12 @@ pub enum Reason {
     Invalid,
     /// The mesh acts on it.
     Enforced,
+    /// Strict waits, for there are clients that don't encrypt.
+    PlaintextClients,
+    /// Strict waits for sidecars that don't tell who comes without encryption.
+    ReportsMissing,
+    /// Strict waits until it has been looked for long enough.
+    Observing,
     /// This version of Ferrule does not act on it.
     NotImplemented,
 }
@@ -116,6 +124,9 @@ impl Reason {
             Self::UnsupportedBackend => "UnsupportedBackend",
             Self::Invalid => "Invalid",
             Self::Enforced => "Enforced",
+            Self::PlaintextClients => "PlaintextClients",
+            Self::ReportsMissing => "ReportsMissing",
+            Self::Observing => "Observing",
             Self::NotImplemented => "NotImplemented",
         }
     }

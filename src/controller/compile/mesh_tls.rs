@@ -5,8 +5,13 @@
 //!   of the namespace, for all of it  the oldest        ──┼──▶ entries: the first that selects a pod decides
 //!   of the operator's, for all       the oldest        ──┘
 //! ```
+//!
+//! Where Strict is wanted it comes into force by and by: see [`ratchet`](super::super::ratchet).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ferrule_config::{MinVersion, Modes, Selector, TlsMode, WorkloadTls};
 use k8s_openapi::jiff::Timestamp;
@@ -14,15 +19,20 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     api::{
         MeshTLSSpec,
-        mesh_tls::{MAX_LABELS, Mode, PodSelector, PortMode, TlsVersion},
+        mesh_tls::{
+            MAX_LABELS, MAX_QUIET_FOR, MIN_QUIET_FOR, MeshTLSStatus, Mode, PodSelector, PortMode, TlsVersion,
+        },
     },
-    controller::observe::{Kind, Observation, Observed, Resource},
+    controller::{
+        observe::{Kind, MeshTls, Observation, Observed, Pod},
+        ratchet::Key,
+    },
 };
 
 use super::{
     finding::{ConditionType, Finding, Reason, Verdict},
     header::invalid,
-    target, verdict,
+    peers, strict, target, verdict,
 };
 
 /// Most Services of one object.
@@ -31,14 +41,20 @@ const MAX_TARGETS: usize = 16;
 const MAX_PORTS: usize = 64;
 
 /// One that is sound in itself.
-struct Parsed<'a> {
-    name: &'a str,
+pub(super) struct Parsed<'a> {
+    pub(super) name: &'a str,
     created: Option<Timestamp>,
     /// `None`: the whole namespace, or the whole mesh.
     selectors: Option<Vec<Selector>>,
     /// Targets that select no pods, and why.
     missing: Vec<String>,
-    modes: Modes,
+    /// What it selects, in words.
+    pub(super) selection: String,
+    /// What the user wants.
+    pub(super) wanted: Modes,
+    /// What is in force: for less than wanted Strict waits.
+    pub(super) modes: Modes,
+    pub(super) quiet_for: Duration,
 }
 
 impl Parsed<'_> {
@@ -53,19 +69,25 @@ pub(super) fn compile(
     namespace: &str,
     of: &Observation,
 ) -> (Vec<WorkloadTls>, Vec<Verdict>) {
-    let parsed: Vec<_> = of.mesh_tls.iter().map(|(name, resource)| parse(of, name, resource)).collect();
+    let parsed: Vec<_> = of.mesh_tls.iter().map(|(name, tls)| parse(observed, of, name, tls)).collect();
     let mut in_order: Vec<&Parsed<'_>> = parsed.iter().flatten().collect();
     in_order.sort_by_key(|policy| policy.age());
     let verdicts = of
         .mesh_tls
         .iter()
         .zip(&parsed)
-        .map(|((name, resource), parsed)| {
-            let findings = match parsed {
-                Ok(parsed) => judge(of, parsed, &in_order),
-                Err((reason, problem)) => refused(*reason, &format!("{problem}; it is not in force")),
+        .map(|((name, tls), parsed)| {
+            let (findings, status) = match parsed {
+                Ok(parsed) => {
+                    let progress = observed.progress(namespace, name);
+                    judge(of, parsed, &in_order, || strict::tell(parsed, tls, progress))
+                }
+                Err((reason, problem)) => {
+                    (refused(*reason, &format!("{problem}; it is not in force")), MeshTLSStatus::default())
+                }
             };
-            verdict(Kind::MeshTls, name, resource, findings)
+            let verdict = verdict(Kind::MeshTls, name, &tls.resource, findings);
+            Verdict { mesh_tls: Some(Box::new(status)), ..verdict }
         })
         .collect();
     (entries(observed, namespace, &in_order), verdicts)
@@ -73,52 +95,99 @@ pub(super) fn compile(
 
 /// What pods of a namespace accept, as [`compile`] has it.
 pub(super) fn in_force(observed: &Observed, namespace: &str, of: &Observation) -> Vec<WorkloadTls> {
-    let parsed = of.mesh_tls.iter().filter_map(|(name, resource)| parse(of, name, resource).ok());
-    let parsed: Vec<_> = parsed.collect();
+    let parsed = all(observed, of);
     let mut in_order: Vec<_> = parsed.iter().collect();
     in_order.sort_by_key(|policy| policy.age());
     entries(observed, namespace, &in_order)
 }
 
+/// Those of a namespace that are sound.
+pub(super) fn all<'a>(observed: &Observed, of: &'a Observation) -> Vec<Parsed<'a>> {
+    of.mesh_tls.iter().filter_map(|(name, tls)| parse(observed, of, name, tls).ok()).collect()
+}
+
+/// Pods with sidecars that this one decides on, with their namespaces and names.
+pub(super) fn decided_by<'a>(observed: &'a Observed, key: &Key) -> Vec<(&'a str, &'a str, &'a Pod)> {
+    let of_mesh = observed.is_system(&key.namespace);
+    let others = observed.injected().filter(|name| of_mesh && *name != key.namespace);
+    let mut pods = Vec::new();
+    for (namespace, of) in
+        others.chain([key.namespace.as_str()]).filter_map(|name| observed.namespace_and_name(name))
+    {
+        let parsed = all(observed, of);
+        let mut in_order: Vec<_> = parsed.iter().collect();
+        in_order.sort_by_key(|policy| policy.age());
+        let deciders = deciders(observed, namespace, &in_order);
+        for (name, pod) in of.pods.iter().filter(|(_, pod)| pod.injected) {
+            let decider = deciders.iter().find(|decider| decider.entry.selector.selects(&pod.labels));
+            if decider.is_some_and(|decider| decider.namespace == key.namespace && decider.name == key.name) {
+                pods.push((namespace, name.as_str(), pod));
+            }
+        }
+    }
+    pods
+}
+
 /// What holds for the whole mesh, if anything does.
-fn of_mesh(observed: &Observed) -> Option<WorkloadTls> {
+fn of_mesh(observed: &Observed) -> Option<Decider> {
     let of = observed.system()?;
-    let parsed = of.mesh_tls.iter().filter_map(|(name, resource)| parse(of, name, resource).ok());
-    let decider = parsed.filter(|policy| policy.selectors.is_none()).min_by(|a, b| a.age().cmp(&b.age()))?;
-    Some(WorkloadTls { selector: Selector::default(), modes: decider.modes })
+    let wide = all(observed, of).into_iter().filter(|policy| policy.selectors.is_none());
+    let policy = wide.min_by(|a, b| a.age().cmp(&b.age()))?;
+    Some(Decider::new(observed.system_name()?, &policy, Selector::default()))
+}
+
+/// What holds for pods, and which MeshTLS says so.
+struct Decider {
+    namespace: String,
+    name: String,
+    entry: WorkloadTls,
+}
+
+impl Decider {
+    fn new(namespace: &str, policy: &Parsed<'_>, selector: Selector) -> Self {
+        let entry = WorkloadTls { selector, modes: policy.modes.clone() };
+        Self { namespace: namespace.to_owned(), name: policy.name.to_owned(), entry }
+    }
+}
+
+fn entries(observed: &Observed, namespace: &str, in_order: &[&Parsed<'_>]) -> Vec<WorkloadTls> {
+    deciders(observed, namespace, in_order).into_iter().map(|decider| decider.entry).collect()
 }
 
 /// The narrowest first.
-fn entries(observed: &Observed, namespace: &str, in_order: &[&Parsed<'_>]) -> Vec<WorkloadTls> {
-    let mut entries = Vec::new();
+fn deciders(observed: &Observed, namespace: &str, in_order: &[&Parsed<'_>]) -> Vec<Decider> {
+    let mut deciders = Vec::new();
     for policy in in_order {
         for selector in policy.selectors.iter().flatten() {
-            entries.push(WorkloadTls { selector: selector.clone(), modes: policy.modes.clone() });
+            deciders.push(Decider::new(namespace, policy, selector.clone()));
         }
     }
     let wide = in_order.iter().find(|policy| policy.selectors.is_none());
-    entries.extend(
-        wide.map(|policy| WorkloadTls { selector: Selector::default(), modes: policy.modes.clone() }),
-    );
+    deciders.extend(wide.map(|policy| Decider::new(namespace, policy, Selector::default())));
     if !observed.is_system(namespace) {
-        entries.extend(of_mesh(observed));
+        deciders.extend(of_mesh(observed));
     }
-    entries
+    deciders
 }
 
 fn parse<'a>(
+    observed: &Observed,
     of: &Observation,
     name: &'a str,
-    resource: &Resource<MeshTLSSpec>,
+    tls: &MeshTls,
 ) -> Result<Parsed<'a>, (Reason, String)> {
+    let MeshTls { resource, status } = tls;
     let spec = resource.spec.as_ref().map_err(|error| (Reason::Invalid, error.clone()))?;
-    let MeshTLSSpec { selector, target_refs, mode, ports, min_version, force: _ } = spec;
+    let MeshTLSSpec { selector, target_refs, mode, ports, min_version, quiet_for, force } = spec;
     let wrong = |field: &str, problem: String| (Reason::Invalid, invalid(field, problem).to_string());
     if selector.is_some() && !target_refs.is_empty() {
         return Err(wrong("spec.selector", "contradicts targetRefs; give one of the two".into()));
     }
     if target_refs.len() > MAX_TARGETS {
         return Err(wrong("spec.targetRefs", format!("name at most {MAX_TARGETS} Services")));
+    }
+    if !(MIN_QUIET_FOR..=MAX_QUIET_FOR).contains(quiet_for) {
+        return Err(wrong("spec.quietFor", "must be 10s to 1h".into()));
     }
     let mut missing = Vec::new();
     let selectors = match selector {
@@ -142,18 +211,30 @@ fn parse<'a>(
             Some(selectors)
         }
     };
-    let modes = Modes {
+    let wanted = peers::normal(Modes {
         mode: self::mode(*mode),
         ports: self::ports(ports).map_err(|error| (Reason::Invalid, error))?,
         min_version: match min_version {
             TlsVersion::V1_2 => MinVersion::V1_2,
             TlsVersion::V1_3 => MinVersion::V1_3,
         },
-    };
-    Ok(Parsed { name, created: resource.created, selectors, missing, modes })
+    });
+    let selection = strict::selection(spec);
+    let at_once = *force || observed.is_strict_at_once();
+    let modes = if at_once { wanted.clone() } else { strict::in_force(&wanted, &selection, status) };
+    Ok(Parsed {
+        name,
+        created: resource.created,
+        selectors,
+        missing,
+        selection,
+        wanted,
+        modes,
+        quiet_for: quiet_for.get(),
+    })
 }
 
-fn ports(ports: &[PortMode]) -> Result<BTreeMap<u16, TlsMode>, String> {
+pub(super) fn ports(ports: &[PortMode]) -> Result<BTreeMap<u16, TlsMode>, String> {
     const FIELD: &str = "spec.ports";
     if ports.len() > MAX_PORTS {
         return Err(invalid(FIELD, format!("name at most {MAX_PORTS}")).to_string());
@@ -172,7 +253,7 @@ fn ports(ports: &[PortMode]) -> Result<BTreeMap<u16, TlsMode>, String> {
     Ok(modes)
 }
 
-fn mode(mode: Mode) -> TlsMode {
+pub(super) fn mode(mode: Mode) -> TlsMode {
     match mode {
         Mode::Permissive => TlsMode::Permissive,
         Mode::Strict => TlsMode::Strict,
@@ -181,7 +262,12 @@ fn mode(mode: Mode) -> TlsMode {
 }
 
 /// Where it is in force, and why it is not where it is not.
-fn judge(of: &Observation, policy: &Parsed<'_>, in_order: &[&Parsed<'_>]) -> Vec<Finding> {
+fn judge(
+    of: &Observation,
+    policy: &Parsed<'_>,
+    in_order: &[&Parsed<'_>],
+    tell: impl FnOnce() -> (Result<(), (Reason, String)>, MeshTLSStatus),
+) -> (Vec<Finding>, MeshTLSStatus) {
     let older: Vec<_> = in_order.iter().take_while(|other| other.age() < policy.age()).copied().collect();
     let conflict = conflict(of, policy, &older);
     let mut problems = policy.missing.clone();
@@ -194,23 +280,24 @@ fn judge(of: &Observation, policy: &Parsed<'_>, in_order: &[&Parsed<'_>]) -> Vec
         ));
     }
     if conflict.is_some_and(|(extent, _)| extent == Extent::Whole) {
-        return refused(reason, &format!("{}; it is not in force", problems.join("; ")));
+        let refused = refused(reason, &format!("{}; it is not in force", problems.join("; ")));
+        return (refused, MeshTLSStatus::default());
     }
-    if problems.is_empty() {
-        return vec![
-            Finding::good(ConditionType::Accepted, Reason::Accepted, "It is in force"),
-            Finding::good(ConditionType::Enforced, Reason::Enforced, "Sidecars are told what to accept"),
-        ];
-    }
-    let message = format!("{}; it is in force for the other pods", problems.join("; "));
-    vec![
-        Finding::bad(ConditionType::Accepted, reason, message),
-        Finding::good(
-            ConditionType::Enforced,
-            Reason::Enforced,
-            "In part: the condition Accepted says where not",
-        ),
-    ]
+    let (told, status) = tell();
+    let (accepted, good) = if problems.is_empty() {
+        let message = "It is valid, and decides on all that it selects";
+        let accepted = Finding::good(ConditionType::Accepted, Reason::Accepted, message);
+        (accepted, "Sidecars are told what to accept")
+    } else {
+        let message = format!("{}; it decides on the other pods", problems.join("; "));
+        let accepted = Finding::bad(ConditionType::Accepted, reason, message);
+        (accepted, "In part: the condition Accepted says where not")
+    };
+    let enforced = match told {
+        Ok(()) => Finding::good(ConditionType::Enforced, Reason::Enforced, good),
+        Err((reason, message)) => Finding::bad(ConditionType::Enforced, reason, message),
+    };
+    (vec![accepted, enforced], status)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

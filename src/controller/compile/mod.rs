@@ -21,6 +21,7 @@ mod peers;
 mod policy;
 mod precedence;
 mod route;
+mod strict;
 mod target;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use ferrule_config::{
 };
 
 pub use finding::{ConditionType, Finding, Reason, Verdict};
+pub use strict::{pods_of, wanting_strict};
 
 use super::observe::{Kind, Observed, Resource};
 
@@ -104,6 +106,7 @@ fn verdict<S>(kind: Kind, name: &str, resource: &Resource<S>, findings: Vec<Find
         uid: resource.uid.clone(),
         generation: resource.generation,
         findings,
+        mesh_tls: None,
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn stricter(one: &Modes, other: &Modes) -> Modes {
 }
 
 /// Without ports that are as the others.
-fn normal(mut modes: Modes) -> Modes {
+pub(super) fn normal(mut modes: Modes) -> Modes {
     let Modes { mode, ports, min_version: _ } = &mut modes;
     ports.retain(|_, port| port != mode);
     modes

@@ -9,6 +9,7 @@ use crate::controller::observe::Object;
 
 mod balancer;
 mod mesh_tls;
+mod strict;
 
 fn observed(objects: &[(Kind, Value)]) -> Observed {
     let mut observed = Observed::default().with_system("ferrule-system");

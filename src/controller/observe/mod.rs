@@ -20,15 +20,21 @@
 mod object;
 mod pod;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ferrule_config::peers;
 
 pub(super) use object::binding_fingerprint;
-pub use object::{Body, ConfigMap, Kind, Namespace, Object, ReadError, Resource, Service, fingerprint};
+pub use object::{
+    Body, ConfigMap, Kind, MeshTls, Namespace, Object, ReadError, Resource, Service, fingerprint,
+};
 pub use pod::Pod;
 
-use crate::api::{BalancerPolicySpec, CircuitPolicySpec, MeshTLSSpec, RouteSpec};
+use super::ratchet::{Key, Progress};
+use crate::api::{BalancerPolicySpec, CircuitPolicySpec, RouteSpec};
 
 /// A piece of the cluster that is compiled and applied independently of the others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +73,7 @@ pub struct Observation {
     /// By name.
     pub circuit_policies: BTreeMap<String, Resource<CircuitPolicySpec>>,
     /// By name.
-    pub mesh_tls: BTreeMap<String, Resource<MeshTLSSpec>>,
+    pub mesh_tls: BTreeMap<String, MeshTls>,
     /// Those that have not ended, by name.
     pub pods: BTreeMap<String, Pod>,
     /// The ConfigMaps that the operator wrote, by name.
@@ -101,6 +107,10 @@ pub struct Observed {
     never_injected: BTreeSet<String>,
     /// The operator's own namespace.
     system: Option<String>,
+    /// There are no sidecars to ask who would be shut out.
+    strict_at_once: bool,
+    /// What sidecars were heard to say about each MeshTLS that wants Strict.
+    progress: BTreeMap<Key, Progress>,
 }
 
 impl Observed {
@@ -114,6 +124,18 @@ impl Observed {
     #[must_use]
     pub fn with_system(self, namespace: impl Into<String>) -> Self {
         Self { system: Some(namespace.into()), ..self }
+    }
+
+    /// The same, with nobody to ask who comes without encryption: Strict takes hold at once.
+    #[must_use]
+    pub fn with_strict_at_once(self) -> Self {
+        Self { strict_at_once: true, ..self }
+    }
+
+    /// Whether Strict takes hold at once.
+    #[must_use]
+    pub fn is_strict_at_once(&self) -> bool {
+        self.strict_at_once
     }
 
     /// What is in the operator's own namespace, if anything is.
@@ -138,6 +160,12 @@ impl Observed {
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<&Observation> {
         self.namespaces.get(name)
+    }
+
+    /// The same, with the name as it is kept.
+    #[must_use]
+    pub fn namespace_and_name(&self, name: &str) -> Option<(&str, &Observation)> {
+        self.namespaces.get_key_value(name).map(|(name, of)| (name.as_str(), of))
     }
 
     /// Names of all namespaces that hold anything.
@@ -227,7 +255,7 @@ impl Observed {
             Body::BalancerPolicy(new) => store_resource(&mut of.balancer_policies, name, *new),
             Body::CircuitPolicy(new) => store_resource(&mut of.circuit_policies, name, *new),
             Body::MeshTls(new) => {
-                let need = store_resource(&mut of.mesh_tls, name, *new);
+                let need = store_mesh_tls(&mut of.mesh_tls, name, *new);
                 if need == Some(Need::Compile) {
                     return self.after_mesh_tls(&namespace);
                 }
@@ -238,6 +266,45 @@ impl Observed {
         need.map(|need| (Scope::Namespace(namespace), need)).into_iter().collect()
     }
 
+    /// Takes in how a MeshTLS stands with those who don't encrypt; `None` if that is no question any more.
+    pub fn tell_progress(&mut self, key: Key, progress: Option<Progress>) -> Stale {
+        let namespace = key.namespace.clone();
+        let before = match progress.clone() {
+            Some(progress) => self.progress.insert(key, progress),
+            None => self.progress.remove(&key),
+        };
+        if before == progress { Stale::new() } else { vec![(Scope::Namespace(namespace), Need::Compile)] }
+    }
+
+    /// How a MeshTLS stands with those who don't encrypt, if sidecars were asked.
+    #[must_use]
+    pub fn progress(&self, namespace: &str, name: &str) -> Option<&Progress> {
+        self.progress.get(&Key { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// Forgets what sidecars were heard to say.
+    pub fn forget_progress(&mut self) {
+        self.progress.clear();
+    }
+
+    /// Which pods have these addresses, as `namespace/name`. One that several have, such as a node's, is nobody's.
+    #[must_use]
+    pub fn pods_at(&self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, String> {
+        let mut found: BTreeMap<IpAddr, Option<String>> = BTreeMap::new();
+        if addresses.is_empty() {
+            return BTreeMap::new();
+        }
+        for (namespace, of) in &self.namespaces {
+            for (name, pod) in &of.pods {
+                for address in pod.addresses.iter().filter(|address| addresses.contains(address)) {
+                    let this = (!pod.host_network).then(|| format!("{namespace}/{name}"));
+                    found.entry(*address).and_modify(|one| *one = None).or_insert(this);
+                }
+            }
+        }
+        found.into_iter().filter_map(|(address, pod)| Some((address, pod?))).collect()
+    }
+
     /// A namespace without sidecars has nothing to compile pods to.
     fn apply_pod(&mut self, namespace: String, name: String, new: Pod) -> Stale {
         let injected = self.is_injected(&namespace);
@@ -245,7 +312,8 @@ impl Observed {
         let old = pods.insert(name.clone(), new);
         let new = &pods[&name];
         let same = old.as_ref().is_some_and(|old| old.compiles_like(new));
-        let same_peer = old.as_ref() == Some(new) || !new.injected && old.is_none_or(|old| !old.injected);
+        let same_peer = old.as_ref().is_some_and(|old| old.is_peer_like(new))
+            || !new.injected && old.is_none_or(|old| !old.injected);
         let mut stale = Stale::new();
         if injected && !same {
             stale.push((Scope::Namespace(namespace), Need::Compile));
@@ -365,6 +433,17 @@ fn store_resource<S: PartialEq>(
     let need = match map.get(&name) {
         Some(old) if !old.compiles_like(&new) => Some(Need::Compile),
         Some(old) => (old.conditions != new.conditions).then_some(Need::Compare),
+        None => Some(Need::Compile),
+    };
+    map.insert(name, new);
+    need
+}
+
+/// As [`store_resource`]; what its status says of the mode in force is compiled too.
+fn store_mesh_tls(map: &mut BTreeMap<String, MeshTls>, name: String, new: MeshTls) -> Option<Need> {
+    let need = match map.get(&name) {
+        Some(old) if !old.compiles_like(&new) => Some(Need::Compile),
+        Some(old) => (*old != new).then_some(Need::Compare),
         None => Some(Need::Compile),
     };
     map.insert(name, new);

@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::pod::{self, Pod};
 use crate::api::{
-    BalancerPolicy, BalancerPolicySpec, CircuitPolicy, CircuitPolicySpec, MeshTLS, MeshTLSSpec, Route,
-    RouteSpec,
+    BalancerPolicy, BalancerPolicySpec, CircuitPolicy, CircuitPolicySpec, MeshTLS, MeshTLSSpec,
+    MeshTLSStatus, Route, RouteSpec,
 };
 
 /// Kinds of objects that are observed.
@@ -141,7 +141,7 @@ pub enum Body {
     Route(Box<Resource<RouteSpec>>),
     BalancerPolicy(Box<Resource<BalancerPolicySpec>>),
     CircuitPolicy(Box<Resource<CircuitPolicySpec>>),
-    MeshTls(Box<Resource<MeshTLSSpec>>),
+    MeshTls(Box<MeshTls>),
     /// Nothing if it has ended.
     Pod(Option<Box<Pod>>),
     ConfigMap(ConfigMap),
@@ -194,6 +194,26 @@ pub struct Resource<S> {
     pub conditions: Vec<Condition>,
 }
 
+/// A MeshTLS. Its status is not only for people: what has taken hold stands there alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeshTls {
+    /// What the user wants.
+    pub resource: Resource<MeshTLSSpec>,
+    /// What is in force, without the conditions, which the resource has.
+    pub status: MeshTLSStatus,
+}
+
+impl MeshTls {
+    /// Whether it compiles to the same.
+    pub(super) fn compiles_like(&self, other: &Self) -> bool {
+        let in_force = |of: &Self| {
+            let MeshTLSStatus { mode, ports, selection, conditions: _, .. } = of.status.clone();
+            (mode, ports, selection)
+        };
+        self.resource.compiles_like(&other.resource) && in_force(self) == in_force(other)
+    }
+}
+
 impl<S: PartialEq> Resource<S> {
     /// Whether it compiles to the same, whatever its status.
     pub(super) fn compiles_like(&self, other: &Self) -> bool {
@@ -239,7 +259,10 @@ impl Object {
             Kind::Route => Body::Route(Box::new(resource(metadata, &data))),
             Kind::BalancerPolicy => Body::BalancerPolicy(Box::new(resource(metadata, &data))),
             Kind::CircuitPolicy => Body::CircuitPolicy(Box::new(resource(metadata, &data))),
-            Kind::MeshTls => Body::MeshTls(Box::new(resource(metadata, &data))),
+            Kind::MeshTls => Body::MeshTls(Box::new(MeshTls {
+                resource: resource(metadata, &data),
+                status: mesh_tls_status(&data),
+            })),
         };
         // A binding is looked at by its only name, so it needs none here.
         let name = if kind == Kind::ProxyBinding { String::new() } else { name };
@@ -312,6 +335,21 @@ fn resource<S: DeserializeOwned>(metadata: kube::core::ObjectMeta, data: &Value)
             .flatten()
             .filter_map(|one| Condition::deserialize(one).ok())
             .collect(),
+    }
+}
+
+/// Field by field: one that can't be read must not take with it what has taken hold.
+fn mesh_tls_status(data: &Value) -> MeshTLSStatus {
+    fn field<T: DeserializeOwned>(data: &Value, name: &str) -> Option<T> {
+        T::deserialize(data.get("status")?.get(name)?).ok()
+    }
+    MeshTLSStatus {
+        conditions: Vec::new(),
+        mode: field(data, "mode"),
+        ports: field(data, "ports").unwrap_or_default(),
+        selection: field(data, "selection"),
+        plaintext_clients: field(data, "plaintextClients").unwrap_or_default(),
+        plaintext_client_count: field(data, "plaintextClientCount"),
     }
 }
 

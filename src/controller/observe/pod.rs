@@ -22,15 +22,24 @@ pub struct Pod {
     pub injected: bool,
     /// Its addresses are those of its node.
     pub host_network: bool,
+    /// It is ready, and not about to end.
+    pub ready: bool,
+    /// Name of what it belongs to: of a Deployment, a StatefulSet, a Job or the like; its own if it stands alone.
+    pub workload: String,
 }
 
 impl Pod {
     /// Whether it compiles to the same: addresses count where they are told apart from those of sidecars.
     pub(super) fn compiles_like(&self, other: &Self) -> bool {
-        let Self { addresses, account, labels, injected, host_network } = self;
+        let Self { addresses, account, labels, injected, host_network, ready: _, workload: _ } = self;
         (account, labels, injected, host_network)
             == (&other.account, &other.labels, &other.injected, &other.host_network)
             && (*injected || *addresses == other.addresses)
+    }
+
+    /// Whether it is known by the same addresses as the same one.
+    pub(super) fn is_peer_like(&self, other: &Self) -> bool {
+        self.compiles_like(other) && self.addresses == other.addresses
     }
 }
 
@@ -64,5 +73,30 @@ pub(super) fn read(metadata: &ObjectMeta, data: &Value) -> Option<Pod> {
         // The annotation alone may have been copied along with a template.
         injected: annotated && has_proxy,
         host_network: data.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or_default(),
+        ready: metadata.deletion_timestamp.is_none() && is_ready(data),
+        workload: workload(metadata),
     })
+}
+
+fn is_ready(data: &Value) -> bool {
+    let conditions = data.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let mut conditions = conditions.map(|condition| (condition.get("type"), condition.get("status")));
+    conditions.any(|(kind, status)| {
+        kind.and_then(Value::as_str) == Some("Ready") && status.and_then(Value::as_str) == Some("True")
+    })
+}
+
+/// A ReplicaSet has the name of its Deployment and the hash of the template, which is a label of the pod too.
+fn workload(metadata: &ObjectMeta) -> String {
+    let mut owners = metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.name.as_str());
+    let hash = metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
+    let name = match (owner, hash) {
+        (Some(owner), Some(hash)) => {
+            owner.strip_suffix(hash.as_str()).and_then(|name| name.strip_suffix('-')).unwrap_or(owner)
+        }
+        (Some(owner), None) => owner,
+        (None, _) => metadata.name.as_deref().unwrap_or_default(),
+    };
+    name.to_owned()
 }

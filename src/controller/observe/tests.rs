@@ -171,6 +171,9 @@ fn only_what_is_compiled_of_a_pod_makes_its_namespace_stale() {
     observed.apply(namespace(true));
     let heartbeat = pod("10.0.0.1", |pod| pod["status"]["conditions"] = json!([{ "type": "Ready" }]));
     assert_eq!(observed.apply(heartbeat), none);
+    let ready =
+        |pod: &mut Value| pod["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
+    assert_eq!(observed.apply(pod("10.0.0.1", ready)), none);
     assert_eq!(observed.apply(pod("10.0.0.2", |_| {})), peers, "it answers by its account");
     let account = |pod: &mut Value| pod["spec"]["serviceAccountName"] = json!("other");
     assert_eq!(observed.apply(pod("10.0.0.2", account)), both);
@@ -191,6 +194,60 @@ fn a_pod_has_a_sidecar_if_it_was_injected_and_says_so() {
     assert!(has_sidecar(|_| {}));
     assert!(!has_sidecar(|pod| pod["metadata"]["annotations"] = json!({})));
     assert!(!has_sidecar(|pod| pod["spec"]["initContainers"] = json!([])), "a copied annotation is none");
+}
+
+#[test]
+fn a_pod_is_ready_until_it_is_to_end_and_belongs_to_its_workload() {
+    let read = |change: &dyn Fn(&mut Value)| match pod("10.0.0.1", change).body {
+        Body::Pod(Some(pod)) => (pod.ready, pod.workload),
+        other => panic!("{other:?}"),
+    };
+    let ready =
+        |pod: &mut Value| pod["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
+    let of = |name: &str| json!([{ "apiVersion": "v1", "kind": "Any", "name": name, "uid": "1", "controller": true }]);
+    assert_eq!(read(&|_| {}), (false, "cart-1".into()));
+    assert_eq!(read(&ready), (true, "cart-1".into()));
+    let ending = |pod: &mut Value| {
+        ready(pod);
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        pod["metadata"]["ownerReferences"] = of("cart");
+    };
+    assert_eq!(read(&ending), (false, "cart".into()), "of a StatefulSet");
+    let replica = |pod: &mut Value| {
+        pod["metadata"]["labels"]["pod-template-hash"] = json!("5d4");
+        pod["metadata"]["ownerReferences"] = of("cart-5d4");
+    };
+    assert_eq!(read(&replica), (false, "cart".into()), "of a Deployment");
+}
+
+#[test]
+fn what_is_in_force_is_read_whatever_else_the_status_holds() {
+    let status =
+        json!({ "mode": "Strict", "selection": "all pods", "plaintextClients": 7, "conditions": "none" });
+    let metadata = json!({ "name": "closed", "namespace": "shop" });
+    let tls = json!({ "metadata": metadata, "spec": { "mode": "Strict" }, "status": status });
+    let Body::MeshTls(tls) = object(Kind::MeshTls, tls).body else { panic!("a MeshTLS") };
+    assert_eq!(tls.status.mode, Some(crate::api::mesh_tls::Mode::Strict));
+    assert_eq!(tls.status.selection.as_deref(), Some("all pods"));
+}
+
+#[test]
+fn an_address_is_a_pod_s_unless_several_have_it() {
+    let mut observed = Observed::default();
+    observed.apply(pod("10.0.0.1", |_| {}));
+    let other = |name: &str| {
+        let name = name.to_owned();
+        move |pod: &mut Value| pod["metadata"]["name"] = json!(name)
+    };
+    observed.apply(pod("10.0.0.2", other("a")));
+    observed.apply(pod("10.0.0.2", other("b")));
+    observed.apply(pod("10.0.0.3", |pod| {
+        pod["metadata"]["name"] = json!("node");
+        pod["spec"]["hostNetwork"] = json!(true);
+    }));
+    let asked = (1..=4).map(|last| std::net::Ipv4Addr::new(10, 0, 0, last).into()).collect();
+    let found: Vec<_> = observed.pods_at(&asked).into_values().collect();
+    assert_eq!(found, ["shop/cart-1"]);
 }
 
 #[test]

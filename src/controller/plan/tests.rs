@@ -136,8 +136,8 @@ fn an_event_is_due_only_when_an_object_ceases_to_be_accepted() {
     let mut observed = shop();
     observed.delete(Kind::Service, NAMESPACE, "cart");
     let first = planned(&observed, &Writes::default());
-    let refused = first.status[0].refused.as_ref().expect("refused for the first time");
-    assert_eq!(refused.0, "TargetNotFound");
+    let refused = first.status[0].notice.as_ref().expect("refused for the first time");
+    assert_eq!((refused.warning, refused.reason.as_str()), (true, "TargetNotFound"));
     carry_out(&mut observed, &first);
     let metadata = json!({ "name": "cart", "namespace": NAMESPACE, "generation": 2 });
     let spec = json!({ "targetRefs": [{ "name": "cart" }], "rules": [{}] });
@@ -145,7 +145,7 @@ fn an_event_is_due_only_when_an_object_ceases_to_be_accepted() {
     take_in(&mut observed, Kind::Route, json!({ "metadata": metadata, "spec": spec, "status": status }));
     let second = planned(&observed, &Writes::default());
     assert_eq!(second.status.len(), 1, "there is a new generation to be told of");
-    assert_eq!(second.status[0].refused, None);
+    assert_eq!(second.status[0].notice, None);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ferrule_config::{MinVersion, Modes, Peers, Selector, TlsMode, WorkloadTls};
 
 use super::*;
 
-fn injected(name: &str) -> (Kind, Value) {
+pub(super) fn injected(name: &str) -> (Kind, Value) {
     let labels = json!({ "ferrule.dev/inject": "enabled" });
     (Kind::Namespace, json!({ "metadata": { "name": name, "labels": labels } }))
 }
@@ -17,7 +17,7 @@ fn selecting(name: &str, selector: Value) -> (Kind, Value) {
 }
 
 /// With a sidecar if it has an account.
-fn pod(name: &str, labels: Value, account: Option<&str>, address: &str) -> (Kind, Value) {
+pub(super) fn pod(name: &str, labels: Value, account: Option<&str>, address: &str) -> (Kind, Value) {
     let annotations = account.map_or(json!({}), |_| json!({ "ferrule.dev/injected": "0.1.0" }));
     let metadata = json!({ "name": name, "namespace": "shop", "labels": labels, "annotations": annotations });
     let containers = account.map_or(json!([]), |_| json!([{ "name": "ferrule-proxy" }]));
@@ -27,14 +27,14 @@ fn pod(name: &str, labels: Value, account: Option<&str>, address: &str) -> (Kind
 }
 
 /// Created in this year.
-fn tls_in(namespace: &str, year: i32, name: &str, spec: Value) -> (Kind, Value) {
+pub(super) fn tls_in(namespace: &str, year: i32, name: &str, spec: Value) -> (Kind, Value) {
     let created = format!("{year}-01-01T00:00:00Z");
     let metadata =
         json!({ "name": name, "namespace": namespace, "generation": 2, "creationTimestamp": created });
     (Kind::MeshTls, json!({ "metadata": metadata, "spec": spec }))
 }
 
-fn tls(year: i32, name: &str, spec: Value) -> (Kind, Value) {
+pub(super) fn tls(year: i32, name: &str, spec: Value) -> (Kind, Value) {
     tls_in("shop", year, name, spec)
 }
 
@@ -47,7 +47,7 @@ fn selector(labels: &[(&str, &str)]) -> Selector {
     Selector { match_labels: labels.collect() }
 }
 
-fn entries(compiled: &Compiled) -> &[WorkloadTls] {
+pub(super) fn entries(compiled: &Compiled) -> &[WorkloadTls] {
     &compiled.mesh.as_ref().expect("a mesh").tls
 }
 
@@ -55,12 +55,12 @@ fn peers(compiled: &Compiled, service: &str) -> Option<Peers> {
     compiled.mesh.as_ref().expect("a mesh").services.get(service)?.peers.clone()
 }
 
-fn told(compiled: &Compiled, name: &str) -> ((bool, Reason, String), (bool, Reason)) {
+pub(super) fn told(compiled: &Compiled, name: &str) -> ((bool, Reason, String), (bool, Reason)) {
     let (holds, reason, _) = finding(compiled, name, ConditionType::Enforced);
     (finding(compiled, name, ConditionType::Accepted), (holds, reason))
 }
 
-const SYSTEM: &str = "ferrule-system";
+pub(super) const SYSTEM: &str = "ferrule-system";
 
 #[test]
 fn what_is_narrower_comes_first() {
