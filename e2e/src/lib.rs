@@ -17,6 +17,7 @@ pub mod install;
 pub mod memory;
 pub mod metrics;
 pub mod namespace;
+pub mod rights;
 pub mod scene;
 pub mod shop;
 pub mod stats;

@@ -1,6 +1,7 @@
 //! Group `mtls`: what goes between pods is encrypted, and who may come in without is said by MeshTLS.
 
 mod ratchet;
+mod rights;
 mod strict;
 mod wire;
 
@@ -25,6 +26,12 @@ const TESTS: &[Test] = &[
     ("applications_are_told_who_calls_and_nobody_can_forge_it", strict::applications_are_told_who_calls),
     ("a_strict_pod_is_out_of_reach_from_outside_the_mesh", strict::a_strict_pod_is_out_of_reach),
     ("switching_breaks_no_request", strict::switching_breaks_no_request),
+    ("roles_grant_what_was_agreed_to", rights::roles_grant_what_was_agreed_to),
+    ("the_operator_reads_no_secret_of_others", rights::the_operator_reads_no_secret_of_others),
+    (
+        "sidecars_read_what_they_need_and_strangers_nothing",
+        rights::sidecars_read_what_they_need_and_strangers_nothing,
+    ),
     (
         "strict_waits_for_plaintext_clients_and_takes_hold_without_them",
         ratchet::strict_waits_for_plaintext_clients,
