@@ -16,7 +16,7 @@ STATIC_FLAGS := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-featu
 DEMO_FLAGS := --no-default-features --target-dir target/demo --config profile.dev.debug=false
 DENY_ROOT := $(or $(FERRULE_CACHE),$(HOME)/.cache/ferrule)/cargo
 
-.PHONY: help deps build demo test check unit conformance endurance crds images e2e-images cluster cluster-down cluster-check e2e soak bench bench-deps bench-profile fuzz deny clean
+.PHONY: help deps build demo test check unit conformance endurance crds images e2e-images cluster cluster-down cluster-check e2e soak bench bench-deps bench-profile fuzz deny audit clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -113,6 +113,10 @@ fuzz: ## Every parser with random input, 20 s each (FUZZ_SECONDS=600 for longer)
 deny: ## Licences, sources and duplicates of the dependencies.
 	@[ -x $(DENY_ROOT)/bin/cargo-deny ] || $(CARGO) install --locked --quiet --root $(DENY_ROOT) cargo-deny
 	$(DENY_ROOT)/bin/cargo-deny --all-features check bans licenses sources
+
+audit: ## Known flaws of the dependencies, by the RustSec database; needs the internet, or AUDIT_DB=directory with a copy of it.
+	@[ -x $(DENY_ROOT)/bin/cargo-audit ] || $(CARGO) install --locked --quiet --root $(DENY_ROOT) cargo-audit
+	$(DENY_ROOT)/bin/cargo-audit audit $(if $(AUDIT_DB),--db $(AUDIT_DB) --no-fetch --stale)
 
 clean: ## Remove what was built here.
 	$(CARGO) clean

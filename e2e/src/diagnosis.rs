@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use ferrule_config::names::{PROXY_CONTAINER, SYSTEM_NAMESPACE};
+use ferrule_config::names::{PROXY_CONTAINER, SYSTEM_NAMESPACE, ports};
 
 use crate::{
     cluster::Cluster,
+    forward,
     install::OPERATOR,
     namespace::{Namespace, name_of},
 };
@@ -59,7 +60,10 @@ fn of_namespace(report: &mut Report, namespace: &Namespace) {
         if pod["status"]["phase"] != "Running" {
             continue;
         }
-        report.section(&format!("{pod_name}: /config"), namespace.admin(&pod_name, "/config"));
+        report.section(
+            &format!("{pod_name}: /config"),
+            forward::get(namespace, &pod_name, ports::ADMIN, "/config"),
+        );
         report.section(&format!("{pod_name}: /metrics"), namespace.admin(&pod_name, "/metrics"));
     }
 }

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod command;
 pub mod diagnosis;
 pub mod exec;
+pub mod forward;
 pub mod identities;
 pub mod install;
 pub mod memory;

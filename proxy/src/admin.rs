@@ -1,9 +1,11 @@
 //! The admin port: `/ready`, `/live`, `/metrics`, `/config`, `/identity`, `/tls`, and the probes that the injector sends here.
 //!
-//! It only tells, it changes nothing, and it tells no secret.
+//! It only tells, it changes nothing, and it tells no secret. The kubelet, Prometheus and the operator ask from outside of the
+//! pod; `/config`, which is a map of what the pod uses, is told to whoever is in the pod, unless somebody asked for more.
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,6 +26,9 @@ use crate::{
     tls::Tls,
 };
 
+/// To whoever asks for `/config` from outside.
+const NOT_OUTSIDE: &str = "/config is told in the pod alone; use `kubectl port-forward POD 15110`, or set the annotation \
+     ferrule.dev/expose-config: \"true\" on the pod\n";
 /// Connections that are served at once.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -42,6 +47,8 @@ pub struct Admin {
     pub drain: Drain,
     /// For `/probe/…`.
     pub probes: Probes,
+    /// Whether `/config` is told to everybody.
+    pub expose_config: bool,
 }
 
 /// Serves until the process ends.
@@ -49,8 +56,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok((stream, from)) => (stream, from),
             Err(error) => {
                 tracing::warn!(%error, "admin port");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -59,7 +66,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         };
         let admin = Arc::clone(&admin);
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(Arc::clone(&admin), request));
+            let inside = is_inside(from, stream.local_addr().ok());
+            let service = service_fn(|request| answer(Arc::clone(&admin), inside, request));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(Duration::from_secs(10))
@@ -71,7 +79,18 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// Whether a client is in the pod: it comes from the loopback interface, which `kubectl port-forward` does too, or from the
+/// address that it goes to.
+fn is_inside(from: SocketAddr, to: Option<SocketAddr>) -> bool {
+    let from = from.ip().to_canonical();
+    from.is_loopback() || to.is_some_and(|to| to.ip().to_canonical() == from)
+}
+
+async fn answer(
+    admin: Arc<Admin>,
+    inside: bool,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n"));
     }
@@ -85,6 +104,7 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
             let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
             typed(StatusCode::OK, format.content_type(), admin.telemetry.encode(format))
         }
+        "/config" if !inside && !admin.expose_config => text(StatusCode::FORBIDDEN, NOT_OUTSIDE),
         "/config" => {
             let config = serde_json::to_string_pretty(&admin.discovery.dump().await).unwrap_or_default();
             typed(StatusCode::OK, "application/json", (config + "\n").into_bytes())
@@ -112,4 +132,23 @@ fn typed(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Respo
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pod_itself_is_told_from_everybody_else() {
+        let inside = |from: &str, to: &str| {
+            is_inside(from.parse().expect("an address"), Some(to.parse().expect("an address")))
+        };
+        assert!(inside("127.0.0.1:40000", "127.0.0.1:15110"));
+        assert!(inside("[::1]:40000", "[::1]:15110"));
+        assert!(inside("[::ffff:127.0.0.1]:40000", "[::ffff:127.0.0.1]:15110"));
+        assert!(inside("10.0.0.7:40000", "[::ffff:10.0.0.7]:15110"));
+        assert!(!inside("10.0.0.8:40000", "10.0.0.7:15110"));
+        assert!(!inside("[fd00::8]:40000", "[fd00::7]:15110"));
+        assert!(!is_inside("10.0.0.8:40000".parse().expect("an address"), None));
+    }
 }

@@ -137,6 +137,7 @@ pub async fn build(settings: &Settings) -> anyhow::Result<App> {
         tls,
         drain,
         probes: Probes::new(settings.probes.iter().cloned(), settings.own_addresses.clone()),
+        expose_config: settings.expose_config,
     };
     tokio::spawn(admin::serve(listener, Arc::new(admin)));
     tokio::spawn(give_memory_back(Arc::clone(&telemetry)));

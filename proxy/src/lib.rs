@@ -35,6 +35,7 @@ pub mod probe;
 pub mod redirect;
 pub mod retry;
 pub mod route;
+pub mod secrecy;
 mod serve;
 pub mod settings;
 pub mod snapshot;

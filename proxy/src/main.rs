@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use ferrule_proxy::{app, memory, redirect, settings::Settings};
+use ferrule_proxy::{app, memory, redirect, secrecy, settings::Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +47,9 @@ fn set_redirect() -> anyhow::Result<()> {
 }
 
 fn run() -> anyhow::Result<()> {
+    if let Err(error) = secrecy::keep() {
+        tracing::warn!(%error, "a core dump of this process would hold its key");
+    }
     let settings = Settings::from_env(|variable| std::env::var(variable).ok())?;
     // Discovery, admin port and signals; traffic has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;

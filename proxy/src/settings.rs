@@ -46,6 +46,8 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// `FERRULE_PROBES`: what the admin port may ask the application, a JSON list of paths as [`Probe`] has them.
     pub probes: Vec<Probe>,
+    /// `FERRULE_EXPOSE_CONFIG`: tell `/config` to everybody, not only to the pod itself. Default: false.
+    pub expose_config: bool,
     /// `FERRULE_WORKERS`: threads that carry traffic. Default: the machine's processors, 4 at most.
     pub workers: usize,
     /// `FERRULE_DRAIN_SECONDS`: longest time that open connections are given at the end. Default: 20.
@@ -145,6 +147,11 @@ impl Settings {
             texts.iter().map(|text| text.parse().ok()).collect()
         })?
         .unwrap_or_default();
+        let expose_config =
+            parse(get("FERRULE_EXPOSE_CONFIG"), "FERRULE_EXPOSE_CONFIG", "true or false", |v| {
+                v.parse().ok()
+            })?
+            .unwrap_or_default();
         let workers = parse(get("FERRULE_WORKERS"), "FERRULE_WORKERS", "1 to 256", |value| {
             value.parse().ok().filter(|count| (1..=256).contains(count))
         })?
@@ -174,6 +181,7 @@ impl Settings {
             inbound,
             admin,
             probes,
+            expose_config,
             workers,
             drain,
             access_log,

@@ -423,6 +423,16 @@ async fn each_request_and_each_connection_has_a_line() {
     assert!(line["status"].is_null() && line["method"].is_null());
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn no_core_dump_of_the_program_can_hold_its_key() {
+    let world = shop(&[echo().await], greeter(b"hello").await).await;
+    let program = Program::start(world, "off", "all").await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).expect("it runs");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
+}
+
 #[tokio::test]
 async fn only_what_failed_has_a_line_if_that_is_wanted() {
     let app = server(|head| {

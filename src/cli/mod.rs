@@ -9,6 +9,8 @@ pub mod local;
 mod log;
 #[cfg(feature = "kubernetes")]
 pub mod operator;
+#[cfg(feature = "kubernetes")]
+mod secrecy;
 
 use clap::{Parser, Subcommand};
 

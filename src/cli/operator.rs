@@ -117,6 +117,9 @@ pub struct ProxyArgs {
 /// When it can't begin, or a part of it ends by itself.
 pub fn run(args: Args) -> anyhow::Result<()> {
     super::log::init()?;
+    if let Err(error) = super::secrecy::keep() {
+        warn!(%error, "a core dump of this process would hold the keys of the mesh's authority");
+    }
     // An error means that there is one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;

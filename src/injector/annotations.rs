@@ -34,7 +34,10 @@ pub const ACCESS_LOG_FILTER: &str = "ferrule.dev/access-log-filter";
 /// Time that the sidecar leaves open requests when it is told to stop.
 pub const DRAIN_SECONDS: &str = "ferrule.dev/drain-seconds";
 
-const KNOWN: [&str; 13] = [
+/// Whether the sidecar tells its configuration to everybody who reaches its admin port.
+pub const EXPOSE_CONFIG: &str = "ferrule.dev/expose-config";
+
+const KNOWN: [&str; 14] = [
     INJECTED,
     EXCLUDE_INBOUND_PORTS,
     EXCLUDE_OUTBOUND_PORTS,
@@ -48,6 +51,7 @@ const KNOWN: [&str; 13] = [
     PROXY_MEMORY_REQUEST,
     PROXY_MEMORY_LIMIT,
     DRAIN_SECONDS,
+    EXPOSE_CONFIG,
 ];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The application has ended when the sidecar is told to stop, so what it drains is short.
@@ -64,6 +68,7 @@ pub(super) struct Options {
     pub(super) access_log: AccessLog,
     pub(super) resources: Resources,
     pub(super) drain_seconds: u64,
+    pub(super) expose_config: bool,
 }
 
 /// The parts of a pod's spec that bound what its annotations may say.
@@ -93,6 +98,9 @@ impl Options {
             access_log: annotations.access_log(&proxy.access_log)?,
             resources: annotations.resources(bounds, &proxy.resources)?,
             drain_seconds: annotations.drain_seconds(bounds)?,
+            expose_config: annotations
+                .one_of(EXPOSE_CONFIG, &["true", "false"], "true or false")?
+                .is_some_and(|value| value == "true"),
         })
     }
 }

@@ -80,6 +80,7 @@ pub(super) fn sidecar(
         variable("FERRULE_ACCESS_LOG", &options.access_log.format),
         variable("FERRULE_ACCESS_LOG_FILTER", &options.access_log.filter),
         variable("FERRULE_PROBES", list_of(probes)),
+        variable("FERRULE_EXPOSE_CONFIG", options.expose_config),
         variable("FERRULE_DRAIN_SECONDS", options.drain_seconds),
         variable("FERRULE_IDENTITY", format_args!("{server_name}:{port}")),
         variable("FERRULE_TRUST_DOMAIN", trust_domain),

@@ -29,6 +29,10 @@ const TESTS: &[Test] = &[
     ("roles_grant_what_was_agreed_to", rights::roles_grant_what_was_agreed_to),
     ("the_operator_reads_no_secret_of_others", rights::the_operator_reads_no_secret_of_others),
     (
+        "a_sidecar_tells_its_configuration_in_its_pod_alone",
+        rights::a_sidecar_tells_its_configuration_in_its_pod_alone,
+    ),
+    (
         "sidecars_read_what_they_need_and_strangers_nothing",
         rights::sidecars_read_what_they_need_and_strangers_nothing,
     ),

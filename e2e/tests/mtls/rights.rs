@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result, ensure};
-use ferrule_config::names::SYSTEM_NAMESPACE;
-use ferrule_e2e::{cluster::Cluster, rights, scene::Scene, suite::note};
+use ferrule_config::names::{SYSTEM_NAMESPACE, ports};
+use ferrule_e2e::{cluster::Cluster, forward, rights, scene::Scene, suite::note};
 use serde_json::{Value, json};
 
 /// Namespaces of others, and the operator's own.
@@ -103,6 +103,24 @@ pub fn sidecars_read_what_they_need_and_strangers_nothing(scene: &Scene) -> Resu
             }
         }
     }
+    Ok(())
+}
+
+pub fn a_sidecar_tells_its_configuration_in_its_pod_alone(scene: &Scene) -> Result<()> {
+    let (namespace, client) = super::meshed(scene)?;
+    let (_outside, stranger) = super::strict::outside(scene)?;
+    let address =
+        namespace.get(&["pod", "cart-0"])?["status"]["podIP"].as_str().context("it runs")?.to_owned();
+    let host = if address.contains(':') { format!("[{address}]") } else { address };
+    for client in [&client, &stranger] {
+        let config = client.once(&format!("http://{host}:{}/config", ports::ADMIN), &[])?;
+        ensure!(config.status == 403, "{config:?}");
+        let metrics = client.once(&format!("http://{host}:{}/metrics", ports::ADMIN), &[])?;
+        ensure!(metrics.status == 200, "{}", metrics.status);
+    }
+    ensure!(namespace.admin("cart-0", "/config").is_err(), "by way of the API server it is told");
+    let config = forward::get(&namespace, "cart-0", ports::ADMIN, "/config")?;
+    ensure!(!config.contains("PRIVATE KEY") && config.trim_start().starts_with('{'), "{config}");
     Ok(())
 }
 
