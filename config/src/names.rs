@@ -36,6 +36,8 @@ pub const IDENTITY_FILES: &str = "/var/run/secrets/ferrule.dev/identity";
 pub const LABELS_FILE: &str = "labels";
 /// Path of the identity service that certificates are asked for at.
 pub const CERTIFICATES_PATH: &str = "/v1/certificates";
+/// Annotation on pods with ports, separated by commas, that go to the application directly.
+pub const EXCLUDE_INBOUND_PORTS_ANNOTATION: &str = "ferrule.dev/exclude-inbound-ports";
 /// Annotation on pods that have a sidecar; its value is the version of the injector.
 pub const INJECTED_ANNOTATION: &str = "ferrule.dev/injected";
 /// User and group id of the sidecar; its traffic is exempt from the redirect.

@@ -10,7 +10,7 @@ const PREFIX: &str = "ferrule.dev/";
 /// Names the version that injected the pod; set by the injector, never by a user.
 pub const INJECTED: &str = ferrule_config::names::INJECTED_ANNOTATION;
 /// Inbound ports that are not redirected.
-pub const EXCLUDE_INBOUND_PORTS: &str = "ferrule.dev/exclude-inbound-ports";
+pub const EXCLUDE_INBOUND_PORTS: &str = ferrule_config::names::EXCLUDE_INBOUND_PORTS_ANNOTATION;
 /// Outbound ports that are not redirected.
 pub const EXCLUDE_OUTBOUND_PORTS: &str = "ferrule.dev/exclude-outbound-ports";
 /// Outbound addresses that are not redirected.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use ferrule_config::{MinVersion, Peers, TlsMode};
+use ferrule_config::{MinVersion, Peers, TlsMode, names::ports};
 
 /// Who may answer: service accounts of a namespace. Whoever is verified for one such set is never taken for another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,8 @@ pub enum PlainReason {
     Disabled,
     /// It is the pod itself: it never leaves it.
     OwnPod,
+    /// It is the admin port of a sidecar, which speaks plain HTTP: metrics are asked for in the mesh, too.
+    AdminPort,
     /// This sidecar has no certificate yet.
     NoIdentity,
     /// The peer has said that it has none.
@@ -66,6 +68,7 @@ impl PlainReason {
             Self::NoSidecar => "no-sidecar",
             Self::Disabled => "disabled",
             Self::OwnPod => "own-pod",
+            Self::AdminPort => "admin-port",
             Self::NoIdentity => "no-identity",
             Self::PeerNoIdentity => "peer-no-identity",
             Self::PeerClosed => "peer-closed",
@@ -104,6 +107,9 @@ impl Expected {
         if self.accounts.names.is_empty() {
             return Security::Plain(PlainReason::NotMeshed);
         }
+        if endpoint.port() == ports::ADMIN {
+            return Security::Plain(PlainReason::AdminPort);
+        }
         let mode = self.peers.modes.of(endpoint.port());
         if mode == TlsMode::Disabled {
             return Security::Plain(PlainReason::Disabled);
@@ -129,6 +135,14 @@ mod tests {
 
     fn at(text: &str) -> SocketAddr {
         text.parse().expect("an address")
+    }
+
+    #[test]
+    fn the_admin_port_of_a_sidecar_is_spoken_to_plain_whatever_its_pod_accepts() {
+        let modes = Modes { mode: TlsMode::Strict, ..Modes::default() };
+        let peers = Peers { accounts: vec!["cart".into()], plain: Vec::new(), modes };
+        let admin = SocketAddr::from(([10, 0, 0, 1], ports::ADMIN));
+        assert_eq!(Expected::new("shop", peers).of(admin), Security::Plain(PlainReason::AdminPort));
     }
 
     #[test]

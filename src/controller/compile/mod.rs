@@ -90,7 +90,7 @@ pub fn compile_peers(observed: &Observed) -> Addresses {
                 let peer = Peer {
                     namespace: namespace.to_owned(),
                     account: pod.account.clone(),
-                    modes: peers::accepted(&tls, &pod.labels),
+                    modes: peers::accepted(&tls, pod),
                 };
                 addresses.insert(*address, peer);
             }

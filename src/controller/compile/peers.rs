@@ -16,12 +16,12 @@ pub(super) fn compile(of: &Observation, tls: &[WorkloadTls]) -> BTreeMap<String,
     of.services.iter().filter_map(of_service).collect()
 }
 
-/// What a pod with these labels accepts.
-pub(super) fn accepted(tls: &[WorkloadTls], labels: &BTreeMap<String, String>) -> Modes {
-    tls.iter()
-        .find(|entry| entry.selector.selects(labels))
-        .map(|entry| entry.modes.clone())
-        .unwrap_or_default()
+/// What a pod accepts. Where its sidecar does not stand, nobody would understand what is encrypted.
+pub(super) fn accepted(tls: &[WorkloadTls], pod: &Pod) -> Modes {
+    let entry = tls.iter().find(|entry| entry.selector.selects(&pod.labels));
+    let mut modes = entry.map(|entry| entry.modes.clone()).unwrap_or_default();
+    modes.ports.extend(pod.bypassed.iter().map(|&port| (port, TlsMode::Disabled)));
+    modes
 }
 
 fn peers(pods: &Index<'_>, service: &Service, tls: &[WorkloadTls]) -> Option<Peers> {
@@ -37,7 +37,7 @@ fn peers(pods: &Index<'_>, service: &Service, tls: &[WorkloadTls]) -> Option<Pee
             continue;
         }
         accounts.insert(&pod.account);
-        let of_pod = accepted(tls, &pod.labels);
+        let of_pod = accepted(tls, pod);
         modes = Some(modes.map_or_else(|| normal(of_pod.clone()), |before| stricter(&before, &of_pod)));
     }
     Some(Peers {

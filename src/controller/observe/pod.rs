@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ferrule_config::names::{INJECTED_ANNOTATION, PROXY_CONTAINER};
+use ferrule_config::names::{EXCLUDE_INBOUND_PORTS_ANNOTATION, INJECTED_ANNOTATION, PROXY_CONTAINER};
 use kube::core::ObjectMeta;
 use serde_json::Value;
 
@@ -22,6 +22,8 @@ pub struct Pod {
     pub injected: bool,
     /// Its addresses are those of its node.
     pub host_network: bool,
+    /// Ports at which its sidecar does not stand, sorted.
+    pub bypassed: Vec<u16>,
     /// It is ready, and not about to end.
     pub ready: bool,
     /// Name of what it belongs to: of a Deployment, a StatefulSet, a Job or the like; its own if it stands alone.
@@ -31,9 +33,10 @@ pub struct Pod {
 impl Pod {
     /// Whether it compiles to the same: addresses count where they are told apart from those of sidecars.
     pub(super) fn compiles_like(&self, other: &Self) -> bool {
-        let Self { addresses, account, labels, injected, host_network, ready: _, workload: _ } = self;
-        (account, labels, injected, host_network)
-            == (&other.account, &other.labels, &other.injected, &other.host_network)
+        let Self { addresses, account, labels, injected, host_network, bypassed, ready: _, workload: _ } =
+            self;
+        (account, labels, injected, host_network, bypassed)
+            == (&other.account, &other.labels, &other.injected, &other.host_network, &other.bypassed)
             && (*injected || *addresses == other.addresses)
     }
 
@@ -73,9 +76,24 @@ pub(super) fn read(metadata: &ObjectMeta, data: &Value) -> Option<Pod> {
         // The annotation alone may have been copied along with a template.
         injected: annotated && has_proxy,
         host_network: data.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or_default(),
+        bypassed: bypassed(metadata),
         ready: metadata.deletion_timestamp.is_none() && is_ready(data),
         workload: workload(metadata),
     })
+}
+
+/// What is no port was refused when the pod was made, and is left out where nobody asked.
+fn bypassed(metadata: &ObjectMeta) -> Vec<u16> {
+    let annotations = metadata.annotations.as_ref();
+    let listed = annotations.and_then(|annotations| annotations.get(EXCLUDE_INBOUND_PORTS_ANNOTATION));
+    let mut ports: Vec<u16> = listed
+        .iter()
+        .flat_map(|ports| ports.split(','))
+        .filter_map(|port| port.trim().parse().ok())
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 fn is_ready(data: &Value) -> bool {

@@ -302,6 +302,33 @@ fn pods_with_sidecars_are_known_by_their_addresses() {
     assert_eq!(compile_peers(&observed), expected.into());
 }
 
+#[test]
+fn ports_at_which_no_sidecar_stands_are_never_encrypted_to() {
+    let cart = json!({ "app": "cart" });
+    let bypassed = |name: &str, address: &str| {
+        let mut pod = pod(name, cart.clone(), Some("cart"), address);
+        pod.1["metadata"]["annotations"]["ferrule.dev/exclude-inbound-ports"] = json!("9090, 22");
+        pod
+    };
+    let objects = [
+        injected("shop"),
+        selecting("cart", cart.clone()),
+        bypassed("a", "10.0.0.1"),
+        tls(2020, "shop", json!({ "mode": "Strict", "force": true })),
+    ];
+    let expected = Modes {
+        mode: TlsMode::Strict,
+        ports: BTreeMap::from([(22, TlsMode::Disabled), (9090, TlsMode::Disabled)]),
+        ..Modes::default()
+    };
+    assert_eq!(peers(&compiled(&objects), "cart").expect("peers").modes, expected);
+    let addresses = compile_peers(&observed(&objects));
+    assert_eq!(addresses.values().map(|peer| &peer.modes).collect::<Vec<_>>(), [&expected]);
+    let other = pod("b", cart.clone(), Some("cart"), "10.0.0.2");
+    let mixed = compiled(&[&objects[..], &[other]].concat());
+    assert_eq!(peers(&mixed, "cart").expect("peers").modes.of(9090), TlsMode::Strict, "the stricter counts");
+}
+
 /// Pods with some of the labels `a` to `c`, Services and MeshTLS that select some of them.
 fn any_mesh() -> impl Strategy<Value = Objects> {
     let labels = || prop::collection::btree_map("[a-c]", "[xy]", 1..3);
