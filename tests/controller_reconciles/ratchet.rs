@@ -107,6 +107,8 @@ async fn strict_waits_takes_hold_and_stays_through_a_restart() {
         open
     });
     api.until("a user opens it", |api| mode(api) == Some(TlsMode::Permissive)).await;
+    // A put replaces the status in this API server: what is put back must be the last one.
+    api.until("and is told", |api| status(api).is_some_and(|status| status["mode"] == "Permissive")).await;
     api.put(CLOSED, {
         let mut again = closed("Strict");
         again["status"] = status(&api).expect("told");
