@@ -31,12 +31,21 @@ pub fn get(namespace: &Namespace, pod: &str, port: u16, path: &str) -> Result<St
         line.split_whitespace().nth(2).with_context(|| format!("kubectl port-forward: {line:?}"))?;
     let mut stream = TcpStream::connect(address).with_context(|| address.to_owned())?;
     stream.set_read_timeout(Some(LIMIT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {pod}\r\nconnection: close\r\n\r\n")?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
-    let (head, body) = response.split_once("\r\n\r\n").context("no response")?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {pod}\r\n\r\n").as_bytes())?;
+    // Not to the end: kubectl may end with a reset what it has forwarded.
+    let mut response = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let line = head.len();
+        ensure!(response.read_line(&mut head)? > 0, "the response breaks off: {head:?}");
+        if let Some(value) = head[line..].to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().with_context(|| head.clone())?;
+        }
+    }
     ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    Ok(body.to_owned())
+    let mut body = vec![0; length];
+    response.read_exact(&mut body)?;
+    Ok(String::from_utf8(body)?)
 }
 
 /// Ends with the request.

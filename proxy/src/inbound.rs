@@ -27,7 +27,7 @@ use crate::{
         client_hello::{self, Reading},
     },
     telemetry::{Carried, Told},
-    tls::{accept::Accepted, alpn::Alpn},
+    tls::{accept::Accepted, alpn::Alpn, mode::Plaintext},
     worker::{Direction, Worker},
 };
 
@@ -128,9 +128,7 @@ pub async fn serve(
         }
         found => found,
     };
-    if !matches!(found, Found::Nothing) {
-        inbound.saw_plaintext(&client);
-    }
+    let _plaintext = (!matches!(found, Found::Nothing)).then(|| inbound.saw_plaintext(&client));
     let caller = inbound.caller(&client, None);
     let client = Stream::Plain(client);
     match found {
@@ -258,13 +256,11 @@ impl Inbound<'_> {
         Rc::new(Caller::new(Peer { identity, address: address_of(client.peer_addr().ok()) }, None))
     }
 
-    fn saw_plaintext(&self, client: &TcpStream) {
+    fn saw_plaintext(&self, client: &TcpStream) -> Option<Plaintext<'_>> {
         let Self { address, worker, .. } = *self;
         worker.telemetry.tls.plain(IN, "plaintext");
-        if let Ok(source) = client.peer_addr() {
-            let inbound = worker.dialer.tls().inbound();
-            inbound.saw_plaintext(source.ip(), address.port(), Instant::now());
-        }
+        let source = client.peer_addr().ok()?;
+        Some(worker.dialer.tls().inbound().saw_plaintext(source.ip(), address.port(), Instant::now()))
     }
 
     /// The client must encrypt and does not.
@@ -273,7 +269,7 @@ impl Inbound<'_> {
             port = self.address.port(),
             "connection refused: it is not encrypted (MeshTLS is Strict)"
         );
-        self.saw_plaintext(&client);
+        drop(self.saw_plaintext(&client));
         self.worker.telemetry.tls.refused("plaintext");
         net::reset(client);
     }

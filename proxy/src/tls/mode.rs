@@ -30,8 +30,35 @@ pub struct Inbound {
     known: watch::Sender<bool>,
     /// Since when clients are seen.
     began: Instant,
-    /// When each client came last, by its address and the port that it wanted.
-    plaintext: Mutex<HashMap<(IpAddr, u16), Instant>>,
+    /// Clients without encryption, by their addresses and the ports that they wanted.
+    plaintext: Mutex<HashMap<(IpAddr, u16), Seen>>,
+}
+
+/// What is known of a client without encryption.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// When it came last, or its last connection ended.
+    last: Instant,
+    /// Connections that it has open.
+    open: usize,
+}
+
+/// A connection without encryption. As long as it is there, its client is: one that keeps a connection for hours comes
+/// only once.
+#[derive(Debug)]
+pub struct Plaintext<'a> {
+    inbound: &'a Inbound,
+    client: (IpAddr, u16),
+}
+
+impl Drop for Plaintext<'_> {
+    fn drop(&mut self) {
+        let mut clients = self.inbound.plaintext.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = clients.get_mut(&self.client) {
+            seen.open = seen.open.saturating_sub(1);
+            seen.last = Instant::now();
+        }
+    }
 }
 
 /// What the admin port tells.
@@ -80,26 +107,32 @@ impl Inbound {
         self.policy.load().tls.of(port)
     }
 
-    /// Takes note of a client that came without encryption to this port.
-    pub fn saw_plaintext(&self, address: IpAddr, port: u16, now: Instant) {
+    /// Takes note of a client that came without encryption to this port, for as long as what is returned lives.
+    pub fn saw_plaintext(&self, address: IpAddr, port: u16, now: Instant) -> Plaintext<'_> {
         let mut clients = self.plaintext.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (address.to_canonical(), port);
         if clients.len() >= MAX_PLAINTEXT_CLIENTS
             && !clients.contains_key(&key)
-            && let Some(oldest) = clients.iter().min_by_key(|(_, seen)| **seen).map(|(key, _)| *key)
+            && let Some(oldest) =
+                clients.iter().min_by_key(|(_, seen)| (seen.open > 0, seen.last)).map(|(key, _)| *key)
         {
             clients.remove(&oldest);
         }
-        clients.insert(key, now);
+        let seen = clients.entry(key).or_insert(Seen { last: now, open: 0 });
+        seen.last = now;
+        seen.open += 1;
+        Plaintext { inbound: self, client: key }
     }
 
     /// What can be told of it.
     #[must_use]
     pub fn report(&self, now: Instant) -> Report {
         let clients = self.plaintext.lock().unwrap_or_else(PoisonError::into_inner);
-        let each = clients
-            .iter()
-            .map(|(&(address, port), &seen)| (now.saturating_duration_since(seen), address, port));
+        let ago = |seen: Seen| match seen.open {
+            0 => now.saturating_duration_since(seen.last),
+            _ => Duration::ZERO,
+        };
+        let each = clients.iter().map(|(&(address, port), &seen)| (ago(seen), address, port));
         let mut lately: Vec<_> = each.filter(|(ago, ..)| *ago < REMEMBERED).collect();
         lately.sort_unstable();
         let told = |(ago, address, port): (Duration, IpAddr, u16)| PlaintextClient {
@@ -127,16 +160,35 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         for number in 0..400u32 {
-            let address = Ipv4Addr::from(0x0a00_0000 + number);
-            inbound.saw_plaintext(address.into(), 80, at(number.into()));
+            let key = (IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number)), 80);
+            drop(inbound.saw_plaintext(key.0, key.1, begin));
+            let mut clients = inbound.plaintext.lock().expect("sound");
+            clients.insert(key, Seen { last: at(number.into()), open: 0 });
         }
-        inbound.saw_plaintext(Ipv4Addr::from(0x0a00_018f).into(), 80, at(999));
         let clients = inbound.report(at(1000)).plaintext.plaintext_clients;
         assert_eq!(clients.len(), MAX_PLAINTEXT_CLIENTS);
-        assert_eq!((clients[0].seconds_ago, clients[255].seconds_ago), (1, 1000 - (400 - 256)));
-        let later = inbound.report(at(999 + 3600)).plaintext;
+        assert_eq!((clients[0].seconds_ago, clients[255].seconds_ago), (1000 - 399, 1000 - (400 - 256)));
+        let later = inbound.report(at(399 + 3600)).plaintext;
         assert_eq!(later.plaintext_clients, []);
-        assert!(later.observed_seconds.is_some_and(|seconds| (4598..=4599).contains(&seconds)), "{later:?}");
+        assert!(later.observed_seconds.is_some_and(|seconds| (3998..=3999).contains(&seconds)), "{later:?}");
+    }
+
+    #[test]
+    fn a_client_is_there_for_as_long_as_its_last_connection() {
+        let inbound = Inbound::new(InboundPolicy::default(), true);
+        let address = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7));
+        let connections = [(); 2].map(|()| inbound.saw_plaintext(address, 80, Instant::now()));
+        let ago = |hours: u64| {
+            let now = Instant::now() + Duration::from_secs(hours * 3600);
+            let clients = inbound.report(now).plaintext.plaintext_clients;
+            clients.iter().map(|client| client.seconds_ago).collect::<Vec<_>>()
+        };
+        assert_eq!(ago(5), [0]);
+        let [first, second] = connections;
+        drop(first);
+        assert_eq!(ago(5), [0]);
+        drop(second);
+        assert_eq!((ago(0), ago(5)), (vec![0], vec![]));
     }
 
     #[tokio::test(start_paused = true)]
