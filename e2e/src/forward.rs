@@ -24,15 +24,17 @@ pub fn get(namespace: &Namespace, pod: &str, port: u16, path: &str) -> Result<St
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut forward = Forward(child.context("kubectl port-forward does not start")?);
     let output = forward.0.stdout.take().context("its output is piped")?;
+    // It stays open: kubectl writes of each connection there, and ends if nobody would read it.
+    let mut output = BufReader::new(output);
     let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
+    output.read_line(&mut line)?;
     // Forwarding from 127.0.0.1:43210 -> 15110
     let address =
         line.split_whitespace().nth(2).with_context(|| format!("kubectl port-forward: {line:?}"))?;
     let mut stream = TcpStream::connect(address).with_context(|| address.to_owned())?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {pod}\r\n\r\n").as_bytes())?;
-    // Not to the end: kubectl may end with a reset what it has forwarded.
+    // Not to the end: the connection is kept alive.
     let mut response = BufReader::new(stream);
     let (mut head, mut length) = (String::new(), 0);
     while !head.ends_with("\r\n\r\n") {
