@@ -238,5 +238,14 @@ pub fn without_the_api_server_traffic_goes_on(scene: &Scene) -> Result<()> {
         let summary = client.load(URL, &["--count", "20"])?;
         ensure!(summary.versions.get("v1") == Some(&20), "{:?}", summary.versions);
         Ok(())
+    })?;
+    // CoreDNS takes its time as well, and what comes after this asks for names of new Services.
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "after-outage"},
+        "spec": {"selector": {"app": "reviews"}, "ports": [{"port": 8080}]},
+    });
+    shop.apply(&service.to_string())?;
+    eventually("a new Service has a name and endpoints", Duration::from_secs(90), || {
+        client.once("http://after-outage:8080/", &[]).map(drop)
     })
 }
