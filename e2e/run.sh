@@ -24,10 +24,15 @@ main() {
 
   cluster
   images
-  local code=0
+  local code=0 failures=$root/target/e2e/failures.txt
+  rm -f "$failures"
   for group in "${groups[@]}"; do
     FERRULE_E2E=1 cargo test --manifest-path "$root/Cargo.toml" --package ferrule-e2e --test "$group" -- "$@" || code=$?
   done
+  if [[ -s $failures ]]; then
+    echo "==== what failed in all groups"
+    cat "$failures"
+  fi
   return "$code"
 }
 

@@ -1,6 +1,10 @@
 //! What one wants to see when a test has failed: in full in `target/e2e`, the essence on the terminal.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io::{self, Write as _},
+};
 
 use ferrule_config::names::{PROXY_CONTAINER, SYSTEM_NAMESPACE, ports};
 
@@ -13,6 +17,22 @@ use crate::{
 
 const LINES_SHOWN: usize = 12;
 const LINES_KEPT: &str = "--tail=500";
+/// Characters of a failure that are repeated at the end of all groups.
+const REMEMBERED: usize = 2000;
+
+/// Takes note of a failure for the end of all groups, where `run.sh` repeats it: between it and the end lie thousands of
+/// lines.
+pub fn remember(cluster: &Cluster, failure: &str) {
+    let path = cluster.file("target/e2e/failures.txt");
+    let essence: String = failure.chars().take(REMEMBERED).collect();
+    let append = || -> io::Result<()> {
+        fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        writeln!(File::options().append(true).create(true).open(&path)?, "---- {essence}\n")
+    };
+    if let Err(error) = append() {
+        println!("{}: {error}", path.display());
+    }
+}
 
 /// Collects the state of these namespaces and of the operator.
 pub fn print(cluster: &Cluster, namespaces: &[Namespace], test: &str) {
@@ -90,10 +110,8 @@ impl Report {
 
     fn write(&self, cluster: &Cluster, test: &str) {
         let path = cluster.file("target/e2e").join(format!("{test}.txt"));
-        let written = path
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(&path, &self.full));
+        let written =
+            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, &self.full));
         match written {
             Ok(()) => println!("==== in full: {}", path.display()),
             Err(error) => println!("==== {}: {error}", path.display()),

@@ -79,6 +79,7 @@ fn perform(name: &str, test: fn(&Scene) -> Result<()>) -> std::result::Result<()
     if let Err(error) = &outcome {
         println!("\n---- {name}: {error:#}");
         diagnosis::print(scene.cluster(), &scene.namespaces(), name);
+        diagnosis::remember(scene.cluster(), &format!("{name}: {error:#}"));
     }
     scene.end(outcome.is_ok());
     outcome.map_err(|error| Failed::from(format!("{error:#}")))

@@ -15,7 +15,7 @@ use ferrule_proxy::{
     settings::{ServicePort, Source},
     snapshot::Destination,
     telemetry::{Format, Telemetry},
-    tls::expected::Security,
+    tls::expected::{PlainReason, Security},
 };
 use http::StatusCode;
 use serde_json::json;
@@ -501,8 +501,13 @@ fn own() -> (Own, Arc<Mutex<Vec<TlsMode>>>) {
 }
 
 fn put_peers(server: &ApiServer, address: &str, account: &str) {
+    put_peer(server, address, account, TlsMode::Permissive);
+}
+
+fn put_peer(server: &ApiServer, address: &str, account: &str, mode: TlsMode) {
     let address = address.parse().expect("an address");
-    let peer = peers::Peer { namespace: "shop".into(), account: account.into(), modes: Modes::default() };
+    let modes = Modes { mode, ..Modes::default() };
+    let peer = peers::Peer { namespace: "shop".into(), account: account.into(), modes };
     let shards = peers::split(&peers::Addresses::from([(address, peer)])).expect("fits");
     let index = peers::shard(address);
     server.put("configmaps", "ferrule-system", &peers::name(index), json!({"data": shards[index]}));
@@ -533,6 +538,45 @@ async fn a_pod_that_is_dialled_by_its_address_is_known() {
     // Another port of the same pod.
     let resolved = proxy.discovery.resolve("10.1.7.1:81".parse().expect("an address")).await;
     assert!(matches!(resolved, Resolved::Service(other) if !Arc::ptr_eq(&other, &pod)));
+}
+
+#[tokio::test]
+async fn before_a_connection_to_a_pod_fails_it_is_asked_about_again() {
+    let server = shop().await;
+    put_peer(&server, "10.1.7.1", "cart", TlsMode::Strict);
+    let proxy = Proxy::with(&server, times(), Some(own().0));
+    let pod = proxy.service("10.1.7.1").await;
+    let held = pod.now().cluster.expected.clone().expect("known");
+    assert!(held.newer().await.is_none(), "it is as it was");
+    put_peer(&server, "10.1.7.1", "cart", TlsMode::Disabled);
+    server.take_requests();
+    // A hundred connections fail at once: they ask one question.
+    let all = futures::future::join_all((0..100).map(|_| held.newer())).await;
+    let address = "10.1.7.1:80".parse().expect("an address");
+    for found in all {
+        let found = found.expect("something else is known");
+        assert_eq!(found.of(address), Security::Plain(PlainReason::Disabled));
+    }
+    let asked = server.take_requests();
+    assert_eq!(asked.iter().filter(|path| path.contains("/ferrule-system/")).count(), 1, "{asked:?}");
+    let of_pod = pod.now().cluster.expected.clone().expect("known");
+    assert!(of_pod.of(address) == Security::Plain(PlainReason::Disabled), "the next ones know it");
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_pod_holds_while_the_api_server_is_away() {
+    let server = shop().await;
+    put_peer(&server, "10.1.7.1", "cart", TlsMode::Strict);
+    let proxy = Proxy::with(&server, times(), Some(own().0));
+    let pod = proxy.service("10.1.7.1").await;
+    server.network.down(true);
+    server.network.cut();
+    let held = pod.now().cluster.expected.clone().expect("known");
+    for _ in 0..3 {
+        assert!(held.newer().await.is_none(), "nothing can be asked");
+        assert!(Arc::ptr_eq(&proxy.service("10.1.7.1").await, &pod), "it is not taken for a stranger");
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
 }
 
 #[tokio::test]

@@ -236,6 +236,7 @@ pub fn without_the_api_server_traffic_goes_on(scene: &Scene) -> Result<()> {
     let client = shop.client()?;
     eventually("a change after the outage is in force", Duration::from_secs(10), || {
         let summary = client.load(URL, &["--count", "20"])?;
+        summary.expect_no_failure()?;
         ensure!(summary.versions.get("v1") == Some(&20), "{:?}", summary.versions);
         Ok(())
     })?;

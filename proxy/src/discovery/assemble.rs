@@ -13,7 +13,7 @@ use crate::{
     balance::{Balancer, Endpoint},
     http1::body::is_token,
     snapshot::{Backend, Backends, Cluster, Protocol, Rule, Snapshot},
-    tls::expected::Expected,
+    tls::expected::{Expected, Source},
 };
 
 /// Checks what the format itself doesn't: indexes in range, header changes that can't break a message, balancers that
@@ -94,11 +94,16 @@ pub(super) fn snapshot(world: &mut World, name: &Name, port: u16, now: Instant) 
 
 /// What stands for a pod that is dialled by its address. What was learnt of the endpoint is taken over from `before`. Its Service
 /// in metrics is `NAMESPACE/-`, for which no other can be taken.
-pub(super) fn pod(address: SocketAddr, peer: &Peer, before: Option<&Snapshot>) -> Snapshot {
+pub(super) fn pod(
+    address: SocketAddr,
+    peer: &Peer,
+    source: Arc<dyn Source>,
+    before: Option<&Snapshot>,
+) -> Snapshot {
     let Peer { namespace, account, modes } = peer;
     let accounts = vec![account.clone()];
     let peers = Peers { accounts, plain: Vec::new(), modes: modes.clone() };
-    let expected = Some(Arc::new(Expected::new(namespace, peers)));
+    let expected = Some(Arc::new(Expected::new(namespace, peers).asked_of(source)));
     let balancer = match before {
         Some(before) => Arc::clone(&before.cluster.balancer),
         None => Arc::new(Balancer::only(Arc::new(Endpoint::new(address)))),

@@ -34,8 +34,8 @@ pub(super) struct Directory {
 enum Entry {
     /// A port of a Service.
     Service(Arc<Used>),
-    /// A pod's that has a sidecar; to be asked about again after `until`.
-    Pod { destination: Arc<Destination>, until: Instant },
+    /// A pod's that has a sidecar, as it was told at `asked`; to be asked about again after `until`.
+    Pod { destination: Arc<Destination>, asked: Instant, until: Instant },
     /// No Service's; to be asked about again after `until`, which was set `span` before.
     Outside { until: Instant, span: Duration },
 }
@@ -63,7 +63,7 @@ impl Directory {
                 }
                 Some(Resolved::Service(Arc::clone(&used.destination)))
             }
-            Entry::Pod { destination, until } => {
+            Entry::Pod { destination, until, .. } => {
                 (now < *until).then(|| Resolved::Service(Arc::clone(destination)))
             }
             Entry::Outside { until, .. } => (now < *until).then_some(Resolved::Outside),
@@ -79,18 +79,33 @@ impl Directory {
         });
     }
 
-    /// The destination that stands for the pod at this address, as long as that is remembered.
-    pub fn pod(&self, address: SocketAddr) -> Option<Arc<Destination>> {
+    /// The destination that stands for the pod at this address, and when that was told, as long as it is remembered.
+    pub fn pod(&self, address: SocketAddr) -> Option<(Arc<Destination>, Instant)> {
         match self.entries.load().get(&address)? {
-            Entry::Pod { destination, .. } => Some(Arc::clone(destination)),
+            Entry::Pod { destination, asked, .. } => Some((Arc::clone(destination), *asked)),
             _ => None,
         }
     }
 
     /// The address is a pod's, for which this destination stands.
     pub fn set_pod(&self, address: SocketAddr, destination: &Arc<Destination>, now: Instant) {
-        let entry = Entry::Pod { destination: Arc::clone(destination), until: now + POD_FOR };
-        self.put(address, entry);
+        self.put_pod(address, destination, POD_FOR, now);
+    }
+
+    /// What was known of the pod holds on for this long: nothing else could be found out.
+    pub fn hold_pod(
+        &self,
+        address: SocketAddr,
+        destination: &Arc<Destination>,
+        span: Duration,
+        now: Instant,
+    ) {
+        self.put_pod(address, destination, span, now);
+    }
+
+    fn put_pod(&self, address: SocketAddr, destination: &Arc<Destination>, span: Duration, now: Instant) {
+        let destination = Arc::clone(destination);
+        self.put(address, Entry::Pod { destination, asked: now, until: now + span });
     }
 
     /// The address is no Service's. Each time in a row that this is found it holds twice as long.

@@ -18,6 +18,7 @@ use super::{
     kube::{ApiError, Key, Kind, Kube},
     objects::{Name, Service},
     own::Own,
+    pod::AskAgain,
     world::{Change, Needs, World},
 };
 use crate::{balance::Locality, settings::ServicePort, snapshot::Destination, telemetry::Telemetry};
@@ -58,6 +59,8 @@ pub(super) struct Keeper {
     /// Namespaces whose configuration is gone, and when that takes effect.
     gone: HashMap<String, tokio::time::Instant>,
     own: Option<Own>,
+    /// For those who ask again.
+    commands: mpsc::WeakSender<Command>,
 }
 
 /// A destination that is held.
@@ -83,9 +86,9 @@ impl Keeper {
         locality: Locality,
         own: Option<Own>,
         times: &Times,
-        directory: Arc<Directory>,
-        freshness: Arc<Freshness>,
+        (directory, freshness): (Arc<Directory>, Arc<Freshness>),
         telemetry: Arc<Telemetry>,
+        commands: mpsc::WeakSender<Command>,
     ) -> Self {
         Self {
             origin,
@@ -101,6 +104,7 @@ impl Keeper {
             last_refusal: None,
             gone: HashMap::new(),
             own,
+            commands,
         }
     }
 
@@ -235,8 +239,7 @@ impl Keeper {
         for (address, answer) in self.asked.remove(&ip).unwrap_or_default() {
             match &found {
                 None => {
-                    self.directory.set_unknown(address, UNKNOWN_FOR, Instant::now());
-                    let _ = answer.send(Resolved::Outside);
+                    let _ = answer.send(self.unknown(address));
                 }
                 Some(Found::Nothing) => self.outside(address, answer),
                 Some(Found::Pod(peer)) => {
@@ -252,15 +255,36 @@ impl Keeper {
 
     /// The destination that stands for a pod; the one that did before, as long as nothing has changed.
     fn pod(&self, address: SocketAddr, peer: &Peer) -> Arc<Destination> {
+        let source = Arc::new(AskAgain {
+            address,
+            directory: Arc::clone(&self.directory),
+            commands: self.commands.clone(),
+        });
         let destination = match self.directory.pod(address) {
-            Some(held) => {
-                held.replace(assemble::pod(address, peer, Some(&held.now())));
+            Some((held, _)) => {
+                held.replace(assemble::pod(address, peer, source, Some(&held.now())));
                 held
             }
-            None => Arc::new(Destination::new(assemble::pod(address, peer, None))),
+            None => Arc::new(Destination::new(assemble::pod(address, peer, source, None))),
         };
         self.directory.set_pod(address, &destination, Instant::now());
         destination
+    }
+
+    /// Nothing could be found out. What was known of a pod holds on: it must not be spoken to plain for that the API
+    /// server is away.
+    fn unknown(&self, address: SocketAddr) -> Resolved {
+        let now = Instant::now();
+        match self.directory.pod(address) {
+            Some((held, _)) => {
+                self.directory.hold_pod(address, &held, UNKNOWN_FOR, now);
+                Resolved::Service(held)
+            }
+            None => {
+                self.directory.set_unknown(address, UNKNOWN_FOR, now);
+                Resolved::Outside
+            }
+        }
     }
 
     fn outside(&self, address: SocketAddr, answer: oneshot::Sender<Resolved>) {

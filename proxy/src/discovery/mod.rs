@@ -19,6 +19,7 @@ mod kube;
 mod members;
 pub mod objects;
 mod own;
+mod pod;
 mod times;
 mod world;
 
@@ -108,8 +109,9 @@ impl Discovery {
                 keeper::Origin::Files
             }
         };
-        let (shared, fresh) = (Arc::clone(&directory), Arc::clone(&freshness));
-        let keeper = keeper::Keeper::new(origin, locality, own, &times, shared, fresh, telemetry);
+        let shared = (Arc::clone(&directory), Arc::clone(&freshness));
+        let again = commands.downgrade();
+        let keeper = keeper::Keeper::new(origin, locality, own, &times, shared, telemetry, again);
         tokio::spawn(keeper.run(receiver, incoming));
         Ok(Self { directory, freshness, commands })
     }
@@ -118,7 +120,14 @@ impl Discovery {
     pub async fn resolve(&self, address: SocketAddr) -> Resolved {
         match self.directory.find(address, Instant::now()) {
             Some(known) => known,
-            None => self.ask(|answer| Command::Address(address, answer), PATIENCE).await,
+            None => match self.ask(|answer| Command::Address(address, answer), PATIENCE).await {
+                Some(found) => found,
+                // No answer: what was known of a pod holds on.
+                None => {
+                    let pod = self.directory.pod(address);
+                    pod.map_or(Resolved::Outside, |(destination, _)| Resolved::Service(destination))
+                }
+            },
         }
     }
 
@@ -131,7 +140,7 @@ impl Discovery {
                 return None;
             }
             let resolved = self.ask(|answer| Command::Named(port.clone(), answer), left).await;
-            if let Resolved::Service(destination) = resolved {
+            if let Some(Resolved::Service(destination)) = resolved {
                 return Some(destination);
             }
             tokio::time::sleep(ASK_AGAIN.min(left)).await;
@@ -157,12 +166,12 @@ impl Discovery {
         &self,
         command: impl FnOnce(oneshot::Sender<Resolved>) -> Command,
         patience: Duration,
-    ) -> Resolved {
+    ) -> Option<Resolved> {
         let (answer, reply) = oneshot::channel();
         let ask = async {
             self.commands.send(command(answer)).await.ok()?;
             reply.await.ok()
         };
-        tokio::time::timeout(patience, ask).await.ok().flatten().unwrap_or(Resolved::Outside)
+        tokio::time::timeout(patience, ask).await.ok().flatten()
     }
 }

@@ -138,8 +138,8 @@ impl Dialer {
         None
     }
 
-    /// Connects an endpoint as it has to be now, for what the connection is to carry; again plain, if it has to be in
-    /// TLS no more when that has failed.
+    /// Connects an endpoint as it has to be now, for what the connection is to carry; again, if it has to be dialled
+    /// otherwise when that has failed.
     ///
     /// # Errors
     /// Those of connecting, [`Failed`] among them.
@@ -151,12 +151,17 @@ impl Dialer {
         limit: Duration,
         limits: &Limits,
     ) -> io::Result<Stream> {
+        let mut newer = None;
         loop {
+            let expected = newer.as_deref().or(expected);
             match self.way(endpoint.address, expected)? {
                 Way::Plain(reason) => return self.plain(endpoint, reason, limit).await.map(Stream::Plain),
                 Way::Tls(secured) => match self.secure(endpoint, &secured, alpn, limit, limits).await {
-                    Err(error) if is_to_be_repeated(&error) => {}
-                    made => return Ok(Stream::Tls(Box::new(made?))),
+                    Ok(made) => return Ok(Stream::Tls(Box::new(made))),
+                    Err(error) => match to_repeat(error, expected, newer.is_some()).await? {
+                        Repeat::AsBefore => {}
+                        Repeat::With(found) => newer = Some(found),
+                    },
                 },
             }
         }
@@ -180,7 +185,7 @@ impl Dialer {
     /// A connection in TLS to one of the accounts that are expected.
     ///
     /// # Errors
-    /// Those of connecting, and [`Failed`]; [`is_to_be_repeated`] when the endpoint is to be dialled otherwise now.
+    /// Those of connecting, and [`Failed`]; [`to_repeat`] says when the endpoint is to be dialled otherwise now.
     pub async fn secure(
         &self,
         endpoint: &Endpoint,
@@ -231,8 +236,27 @@ impl Dialer {
     }
 }
 
-/// Whether the endpoint has proved nothing and is spoken to plain from now on for a while.
-#[must_use]
-pub fn is_to_be_repeated(error: &io::Error) -> bool {
-    Failed::within(error).is_some_and(|failed| failed.unproved.is_some())
+/// How an endpoint is to be dialled once more.
+#[derive(Debug)]
+pub enum Repeat {
+    /// It has proved nothing, and is spoken to plain from now on for a while.
+    AsBefore,
+    /// Something else is known of it now.
+    With(Arc<Expected>),
+}
+
+/// Whether an endpoint is to be dialled once more after this error. `known`: what was expected of it was asked for just
+/// now.
+///
+/// # Errors
+/// The error, if it isn't.
+pub async fn to_repeat(error: io::Error, expected: Option<&Expected>, known: bool) -> io::Result<Repeat> {
+    let Some(failed) = Failed::within(&error) else { return Err(error) };
+    if failed.unproved.is_some() {
+        return Ok(Repeat::AsBefore);
+    }
+    match expected.filter(|_| !known) {
+        Some(expected) => expected.newer().await.map(Repeat::With).ok_or(error),
+        None => Err(error),
+    }
 }

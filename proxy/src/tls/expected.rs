@@ -1,6 +1,6 @@
 //! Whether an endpoint is spoken to in TLS, and who must answer then: pure.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc};
 
 use ferrule_config::{MinVersion, Peers, TlsMode, names::ports};
 
@@ -13,11 +13,18 @@ pub struct Accounts {
     pub names: Vec<String>,
 }
 
-/// What is known of the pods behind a Service.
+/// What is known of the pods behind a Service, or of one pod.
 #[derive(Clone, Debug)]
 pub struct Expected {
     accounts: Arc<Accounts>,
     peers: Peers,
+    source: Option<Arc<dyn Source>>,
+}
+
+/// Where it comes from that is known of a pod, if nobody brings news of it.
+pub trait Source: fmt::Debug + Send + Sync {
+    /// What is known of the pod now; nothing if that can't be told, or if it is none of the mesh any more.
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Option<Arc<Expected>>> + '_>>;
 }
 
 /// How an endpoint is spoken to.
@@ -84,7 +91,20 @@ impl Expected {
         peers.plain.sort_unstable();
         let mut names = std::mem::take(&mut peers.accounts);
         names.sort_unstable();
-        Self { accounts: Arc::new(Accounts { namespace: namespace.to_owned(), names }), peers }
+        let accounts = Arc::new(Accounts { namespace: namespace.to_owned(), names });
+        Self { accounts, peers, source: None }
+    }
+
+    /// The same, of which nobody brings news: before a connection fails of it, it is asked for again.
+    #[must_use]
+    pub fn asked_of(self, source: Arc<dyn Source>) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// What is known now, if that is something else.
+    pub async fn newer(&self) -> Option<Arc<Self>> {
+        let now = self.source.as_ref()?.ask().await?;
+        (now.accounts != self.accounts || now.peers != self.peers).then_some(now)
     }
 
     /// Who may answer.

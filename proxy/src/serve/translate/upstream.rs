@@ -15,7 +15,7 @@ use crate::{
     telemetry::Use,
     tls::{
         alpn::Alpn,
-        dial::{Way, is_to_be_repeated},
+        dial::{Repeat, Way, to_repeat},
         expected::PlainReason,
     },
     worker::{Direction, Worker},
@@ -44,8 +44,9 @@ pub(super) async fn open(
     worker: &Rc<Worker>,
 ) -> io::Result<Opened> {
     let direction = plan.terms.direction;
-    let expected = plan.terms.cluster.expected.as_deref();
+    let mut newer = None;
     loop {
+        let expected = newer.as_deref().or(plan.terms.cluster.expected.as_deref());
         let way = match direction {
             Direction::Outbound => worker.dialer.way(endpoint.address, expected)?,
             Direction::Inbound => Way::Plain(PlainReason::OwnPod),
@@ -78,10 +79,20 @@ pub(super) async fn open(
         };
         let upstreams = worker.upstreams(direction);
         let made = upstreams.connection(endpoint.address, secured, worker.http2_settings(), dial).await;
-        if made.as_ref().is_err_and(is_to_be_repeated) {
-            continue;
-        }
-        let (connection, is_new) = made.inspect_err(|_| count(Use::Failed))?;
+        let (connection, is_new) = match made {
+            Ok(made) => made,
+            Err(error) => match to_repeat(error, expected, newer.is_some()).await {
+                Ok(Repeat::AsBefore) => continue,
+                Ok(Repeat::With(found)) => {
+                    newer = Some(found);
+                    continue;
+                }
+                Err(error) => {
+                    count(Use::Failed);
+                    return Err(error);
+                }
+            },
+        };
         let bodiless = plan.head.method() == "HEAD";
         let head = |each: fields::Each<'_>| fields::request(plan.head, plan.request_headers, each);
         if let Some(stream) = connection.open(bodiless, end, head) {
