@@ -231,9 +231,13 @@ pub fn without_the_api_server_traffic_goes_on(scene: &Scene) -> Result<()> {
     // reported again.
     scene.cluster().kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s"])?;
     shop.wait_for_rollouts()?;
+    let client = shop.client()?;
+    // So may its DNS servers, of which there may be several.
+    eventually("names are resolved again", Duration::from_secs(90), || {
+        (0..5).try_for_each(|_| client.resolve("reviews").map(drop))
+    })?;
     // A change made after that is obeyed: the watches were taken up again.
     shop.apply(&split(100, 0).to_string())?;
-    let client = shop.client()?;
     eventually("a change after the outage is in force", Duration::from_secs(10), || {
         let summary = client.load(URL, &["--count", "20"])?;
         summary.expect_no_failure()?;
