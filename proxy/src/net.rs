@@ -139,6 +139,12 @@ pub async fn client_gone(client: &TcpStream) {
     }
 }
 
+/// Says that a read has left nothing: it got less than it had room for. What comes is told by an event, so nobody has to ask
+/// the system in vain. Tokio does the same for its own reads.
+pub fn drained(stream: &TcpStream) {
+    let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+}
+
 /// Whether the peer of an idle connection has neither closed it nor sent anything.
 #[must_use]
 pub fn is_quiet(stream: &TcpStream) -> bool {

@@ -211,6 +211,10 @@ impl AsyncRead for Shared<'_> {
             ready!(tcp.poll_read_ready(cx))?;
             match tcp.try_read_buf(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(1..) if into.remaining() > 0 => {
+                    net::drained(tcp);
+                    return Poll::Ready(Ok(()));
+                }
                 result => return Poll::Ready(result.map(drop)),
             }
         }
@@ -219,7 +223,17 @@ impl AsyncRead for Shared<'_> {
 
 impl AsyncWrite for Shared<'_> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+        let tcp = match self.0 {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(tls) => return tls.poll_write(cx, &[io::IoSlice::new(bytes)]),
+        };
+        loop {
+            ready!(tcp.poll_write_ready(cx))?;
+            match tcp.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
     }
 
     fn poll_write_vectored(

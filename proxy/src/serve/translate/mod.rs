@@ -18,9 +18,10 @@ mod replay;
 mod stall;
 mod upstream;
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, pin::pin, rc::Rc, task::Poll};
 
 use ferrule_config::HeaderChange;
+use futures::poll;
 
 use crate::{
     cause::Cause,
@@ -71,12 +72,21 @@ pub trait Sender {
     /// # Errors
     /// How the message ended instead.
     async fn trailers(&mut self, trailers: &Fields) -> Result<(), Ended>;
+
+    /// Sends what was held back for content that may come with it.
+    ///
+    /// # Errors
+    /// How the message ended instead.
+    async fn flush(&mut self) -> Result<(), Ended> {
+        Ok(())
+    }
 }
 
 /// Where a response goes to.
 pub trait Responder: Sender {
-    /// Sends a head, interim or final; with `end` the response has no content. `trusted`: the endpoint is behind a
-    /// sidecar, so its `ferrule-error` is that sidecar's word.
+    /// Sends a head, interim or final; with `end` the response has no content. A final one may be held back until there is
+    /// content, or [`Sender::flush`]. `trusted`: the endpoint is behind a sidecar, so its `ferrule-error` is that sidecar's
+    /// word.
     ///
     /// # Errors
     /// How the message ended instead.
@@ -215,9 +225,27 @@ async fn forward(
     loop {
         space.clear();
         note(from_waits, true);
-        let piece = from.piece(space).await.map_err(Transfer::From)?;
+        let piece = {
+            let mut piece = pin!(from.piece(space));
+            match poll!(piece.as_mut()) {
+                Poll::Ready(piece) => piece,
+                Poll::Pending => {
+                    note(to_waits, true);
+                    to.flush().await.map_err(|_| Transfer::To)?;
+                    note(to_waits, false);
+                    piece.await
+                }
+            }
+        };
         note(from_waits, false);
         note(to_waits, true);
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(ended) => {
+                to.flush().await.map_err(|_| Transfer::To)?;
+                return Err(Transfer::From(ended));
+            }
+        };
         if from_waits.is_some() {
             progress.taken.set(!from.is_replayable(progress.forwarded.get().is_none()));
         } else if let Piece::Trailers(trailers) = &piece

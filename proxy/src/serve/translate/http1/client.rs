@@ -1,9 +1,8 @@
 //! A client that speaks HTTP/1, for an endpoint that speaks HTTP/2.
 
-use std::rc::Rc;
+use std::{io::Write as _, rc::Rc};
 
 use ferrule_config::HeaderChange;
-use tokio::io::AsyncWriteExt;
 
 use super::{Coding, Writer, field, incoming::Incoming};
 use crate::{
@@ -47,7 +46,7 @@ pub async fn run(client: Client<'_>, plan: &Plan<'_>, worker: &Rc<Worker>) -> (O
     let whole = look.advance(read.data()).is_ok() && look.is_done();
     let mut body = RequestBody { from, read, body: Incoming::new(framing) };
     let mut reply = Reply {
-        to: Writer { to, coding: Coding::None, done: false },
+        to: Writer::new(to, Coding::None, false),
         version,
         keep_alive: keep_alive && !worker.drain.is_draining(),
         to_head: plan.head.method() == "HEAD",
@@ -142,7 +141,8 @@ impl<'a> Responder for Reply<'a> {
             .ok()
             .and_then(|status| status.canonical_reason())
             .unwrap_or("");
-        let mut out = format!("HTTP/1.1 {status} {phrase}\r\n").into_bytes();
+        let mut out = std::mem::take(self.to.held());
+        let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\n");
         let mut length = None;
         let tunnel = self.tunnel && matches!(status, 200..=299);
         fields::response(head, changes, trusted, &mut |Field { name, value, .. }| {
@@ -181,9 +181,10 @@ impl<'a> Responder for Reply<'a> {
             }
         }
         out.extend_from_slice(b"\r\n");
-        self.to.to.write_all(&out).await.map_err(|_| Ended::Gone)?;
+        self.to.held = out;
         self.to.done = end && !interim;
-        Ok(())
+        // Content that is there already goes out with it.
+        if end || interim { self.to.flush().await } else { Ok(()) }
     }
 
     fn gone(&self) -> impl Future<Output = ()> + use<'a> {
@@ -205,5 +206,9 @@ impl Sender for Reply<'_> {
 
     async fn trailers(&mut self, trailers: &Fields) -> Result<(), Ended> {
         self.to.trailers(trailers).await
+    }
+
+    async fn flush(&mut self) -> Result<(), Ended> {
+        self.to.flush().await
     }
 }

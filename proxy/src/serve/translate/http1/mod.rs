@@ -12,9 +12,13 @@ pub use client::{Client, request_fields, run};
 pub use upstream::Upstream;
 
 use crate::{
+    buffer,
     http2::{fields::Fields, streams::Ended},
     stream::Shared,
 };
+
+/// Content of up to so many bytes is copied so that it goes out in one piece with what frames it.
+const SMALL: usize = 4 * 1024;
 
 /// How content is delimited when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +39,62 @@ struct Writer<'a> {
     to: Shared<'a>,
     coding: Coding,
     done: bool,
+    /// What goes out with the next that is written; from the thread's store.
+    held: Vec<u8>,
 }
 
-impl Writer<'_> {
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        buffer::give_back(std::mem::take(&mut self.held));
+    }
+}
+
+impl<'a> Writer<'a> {
+    fn new(to: Shared<'a>, coding: Coding, done: bool) -> Self {
+        Self { to, coding, done, held: Vec::new() }
+    }
+
+    /// Where to put what is to go out with the next that is written.
+    fn held(&mut self) -> &mut Vec<u8> {
+        if self.held.capacity() == 0 {
+            self.held = buffer::take();
+        }
+        &mut self.held
+    }
+
+    /// Writes what is held.
+    async fn flush(&mut self) -> Result<(), Ended> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let held = std::mem::take(&mut self.held);
+        let written = self.to.write_all(&held).await;
+        buffer::give_back(held);
+        written.map_err(|_| Ended::Gone)
+    }
+
+    /// Writes these after what is held.
+    async fn pieces(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        let all: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if all <= SMALL && (pieces.len() > 1 || !self.held.is_empty()) {
+            let held = self.held();
+            for piece in pieces {
+                held.extend_from_slice(piece);
+            }
+            return self.flush().await.map_err(|_| io::ErrorKind::BrokenPipe.into());
+        }
+        if self.held.is_empty()
+            && let [piece] = pieces
+        {
+            return self.to.write_all(piece).await;
+        }
+        let held = std::mem::take(&mut self.held);
+        let slices: Vec<&[u8]> = [&*held].into_iter().chain(pieces.iter().copied()).collect();
+        let written = write_vectored(&mut self.to, &slices).await;
+        buffer::give_back(held);
+        written
+    }
+
     async fn content(&mut self, content: &[u8], end: bool) -> Result<(), Ended> {
         self.write(content, end).await.map_err(|_| Ended::Gone)?;
         self.done |= end;
@@ -46,12 +103,12 @@ impl Writer<'_> {
 
     async fn write(&mut self, content: &[u8], end: bool) -> io::Result<()> {
         match &mut self.coding {
-            Coding::None if content.is_empty() => Ok(()),
+            Coding::None if content.is_empty() => self.pieces(&[]).await,
             Coding::None => Err(io::ErrorKind::InvalidData.into()),
             Coding::Length(left) => {
                 let after = left.checked_sub(content.len() as u64).filter(|left| !end || *left == 0);
                 *left = after.ok_or(io::ErrorKind::InvalidData)?;
-                self.to.write_all(content).await
+                self.pieces(&[content]).await
             }
             Coding::Chunked => {
                 let head = format!("{:x}\r\n", content.len());
@@ -62,10 +119,10 @@ impl Writer<'_> {
                     (false, false) => &[head.as_bytes(), content, tail],
                     (false, true) => &[head.as_bytes(), content, tail, last],
                 };
-                write_vectored(&mut self.to, pieces).await
+                self.pieces(pieces).await
             }
             Coding::Close => {
-                self.to.write_all(content).await?;
+                self.pieces(&[content]).await?;
                 if end { self.to.shutdown().await } else { Ok(()) }
             }
         }
@@ -76,19 +133,21 @@ impl Writer<'_> {
         if self.coding != Coding::Chunked {
             return self.content(&[], true).await;
         }
-        let mut out = b"0\r\n".to_vec();
+        let out = self.held();
+        out.extend_from_slice(b"0\r\n");
         for (name, value) in trailers.regular() {
-            field(&mut out, name, value);
+            field(out, name, value);
         }
         out.extend_from_slice(b"\r\n");
-        self.to.write_all(&out).await.map_err(|_| Ended::Gone)?;
+        self.flush().await?;
         self.done = true;
         Ok(())
     }
 }
 
 async fn write_vectored(to: &mut Shared<'_>, pieces: &[&[u8]]) -> io::Result<()> {
-    let mut slices: Vec<_> = pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
+    let pieces = pieces.iter().filter(|piece| !piece.is_empty());
+    let mut slices: Vec<_> = pieces.map(|piece| io::IoSlice::new(piece)).collect();
     let mut slices = slices.as_mut_slice();
     while !slices.is_empty() {
         let written = to.write_vectored(slices).await?;

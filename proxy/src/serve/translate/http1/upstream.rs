@@ -45,7 +45,7 @@ impl Upstream {
     pub fn split(&self) -> (RequestSender<'_>, Response<'_>) {
         let (from, to) = (Shared(&self.stream), Shared(&self.stream));
         let done = self.coding == Coding::None;
-        let sender = RequestSender(Writer { to, coding: self.coding, done });
+        let sender = RequestSender(Writer::new(to, self.coding, done));
         let response = Response {
             from,
             read: Buffer::default(),
