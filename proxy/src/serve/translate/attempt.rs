@@ -55,17 +55,18 @@ impl Attempt<'_> {
     ) -> Result<Outcome, Failed> {
         let progress = Progress::default();
         let limits = &self.worker.limits;
-        let attempt = async {
+        // Pinned where it is made: it is large, and moving it would copy all of it.
+        let mut attempt = pin!(async {
             let exchange = pin!(self.exchange(body, reply, &progress));
             let stalled = pin!(stalled(&progress, limits));
             match select(exchange, stalled).await {
                 Either::Left((result, _)) => result,
                 Either::Right((limit, _)) => Err(self.stalled(limit, &progress)),
             }
-        };
+        });
         let stopped = match self.plan.terms.deadline(self.to.began) {
-            None => attempt.await,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), attempt).await {
+            None => attempt.as_mut().await,
+            Some(deadline) => match tokio::time::timeout_at(deadline.into(), attempt.as_mut()).await {
                 Ok(result) => result,
                 Err(_) if progress.forwarded.get().is_some() => Err(Stop::Broken),
                 Err(_) => {
