@@ -32,6 +32,14 @@ pub enum IdentityError {
     Form(String),
 }
 
+impl TrustDomain {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Default for TrustDomain {
     fn default() -> Self {
         Self("cluster.local".to_owned())

@@ -9,6 +9,7 @@
 //! its last good one when a new one does not parse. This crate knows serde and nothing of
 //! Kubernetes clients or sockets, so that both sides can depend on it and on nothing of each other.
 
+pub mod access;
 mod balancer;
 mod duration;
 pub mod identity;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Peers, PortBalancer, WorkloadTls};
+use crate::{Duration, Peers, PortBalancer, WorkloadTls, access::Access};
 
 /// Version of this format. A proxy refuses a [`Mesh`] of a newer one and keeps what it has.
 pub const FORMAT: u32 = 1;
@@ -25,6 +25,9 @@ pub struct Mesh {
     /// What its pods accept, the narrowest first. A pod that no entry selects accepts everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tls: Vec<WorkloadTls>,
+    /// Who may call its pods: all that select a pod hold for it, in whatever order. A pod that none selects lets everybody in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<Access>,
 }
 
 /// What the mesh does with requests to one Service.

@@ -3,7 +3,7 @@
 //! [`build`] binds everything and returns the addresses, so that tests run the real program on port 0.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -14,8 +14,9 @@ use anyhow::Context as _;
 use tokio::{net::TcpListener, net::TcpStream, task::LocalSet};
 
 use crate::{
+    access::{Access, Guard, Policy},
     admin::{self, Admin},
-    discovery::{Discovery, Own},
+    discovery::{Discovery, Holds, Own},
     drain::{self, Drain, DrainControl, Phase},
     http2::upstreams::Upstreams,
     identity::Identity,
@@ -76,9 +77,14 @@ pub async fn build(settings: &Settings) -> anyhow::Result<App> {
     let (accepts, own_addresses) = (settings.accepts.clone(), settings.own_addresses.clone());
     let known = settings.pod.is_none();
     let tls = Tls::new(accepts, known, own_addresses, Arc::clone(&telemetry));
+    let access = Access::default();
     let own = settings.pod.clone().map(|pod| {
-        let tls = tls.clone();
-        let publish = move |modes| tls.inbound().set_policy(InboundPolicy { tls: modes });
+        let (tls, access) = (tls.clone(), access.clone());
+        let publish = move |holds: &Holds| {
+            access.set(Policy::new(&holds.access));
+            // Last, for it opens the door.
+            tls.inbound().set_policy(InboundPolicy { tls: holds.modes.clone() });
+        };
         Own::new(pod, settings.accepts.tls.clone(), publish)
     });
     let discovery = Discovery::start(
@@ -119,6 +125,8 @@ pub async fn build(settings: &Settings) -> anyhow::Result<App> {
             discovery: discovery.clone(),
             drain: drain.clone(),
             tls: tls.clone(),
+            access: access.clone(),
+            own_addresses: settings.own_addresses.clone(),
         };
         workers.push(
             std::thread::Builder::new()
@@ -183,6 +191,8 @@ struct Context {
     discovery: Discovery,
     drain: Drain,
     tls: Tls,
+    access: Access,
+    own_addresses: Vec<IpAddr>,
 }
 
 /// A worker thread: one runtime, everything on it local to the thread.
@@ -194,7 +204,7 @@ fn work(listeners: Vec<(std::net::TcpListener, Role)>, context: Context) {
             return;
         }
     };
-    let Context { limits, telemetry, discovery, drain, tls } = context;
+    let Context { limits, telemetry, discovery, drain, tls, access, own_addresses } = context;
     let shared = Rc::new(Shared {
         worker: Rc::new(Worker {
             outbound: Pool::default(),
@@ -203,6 +213,7 @@ fn work(listeners: Vec<(std::net::TcpListener, Role)>, context: Context) {
             inbound_http2: Upstreams::default(),
             dialer: Dialer::new(tls),
             handshakes: Handshakes::default(),
+            guard: Guard::new(access, own_addresses, Arc::clone(&telemetry)),
             limits,
             recorder: Recorder::new(Arc::clone(&telemetry)),
             telemetry,
@@ -215,6 +226,8 @@ fn work(listeners: Vec<(std::net::TcpListener, Role)>, context: Context) {
     for (listener, role) in listeners {
         local.spawn_local(accept(listener, role, Rc::clone(&shared)));
     }
+    let worker = Rc::clone(&shared.worker);
+    local.spawn_local(async move { worker.guard.follow().await });
     local.spawn_local(async move {
         loop {
             tokio::time::sleep(SWEEP).await;

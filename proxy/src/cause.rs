@@ -41,6 +41,8 @@ pub enum Cause {
     TlsHandshake,
     /// Only encrypted connections are taken, and one side has no certificate yet. Nothing was processed.
     TlsNoIdentity,
+    /// An AccessPolicy does not let this caller do this here. Nothing was processed.
+    AccessDenied,
     /// The application behind this sidecar takes no connections. Nothing was processed.
     AppConnect,
     /// The endpoint broke the connection before it responded.
@@ -76,6 +78,7 @@ impl Cause {
             Self::TlsNotYetValid => "tls-not-yet-valid",
             Self::TlsHandshake => "tls-handshake",
             Self::TlsNoIdentity => "tls-no-identity",
+            Self::AccessDenied => "access-denied",
             Self::AppConnect => "app-connect",
             Self::Reset => "reset",
             Self::BadResponse => "bad-response",
@@ -90,6 +93,7 @@ impl Cause {
         match self {
             Self::BadRequest => (400, "Bad Request"),
             Self::HeadTooLarge => (431, "Request Header Fields Too Large"),
+            Self::AccessDenied => (403, "Forbidden"),
             Self::UnknownCoding => (501, "Not Implemented"),
             Self::UnknownVersion => (505, "HTTP Version Not Supported"),
             Self::UriTooLong => (414, "URI Too Long"),
@@ -110,11 +114,12 @@ impl Cause {
         }
     }
 
-    /// The same as a status of gRPC: UNIMPLEMENTED, UNAVAILABLE, DEADLINE_EXCEEDED or INTERNAL, from the gRPC project's
+    /// The same as a status of gRPC: PERMISSION_DENIED, UNIMPLEMENTED, UNAVAILABLE, DEADLINE_EXCEEDED or INTERNAL, from the gRPC project's
     /// mapping of HTTP's.
     #[must_use]
     pub fn grpc_status(self) -> u8 {
         match self.status().0 {
+            403 => 7,
             404 => 12,
             429 | 502 | 503 => 14,
             504 => 4,

@@ -14,6 +14,7 @@ use ferrule_config::TlsMode;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    access,
     balance::{Balancer, Endpoint},
     buffer::Buffer,
     net,
@@ -134,7 +135,7 @@ pub async fn serve(
     match found {
         Found::Http1(read, early) => inbound.http1(client, read, early, told, caller).await,
         Found::Http2(read) => inbound.http2(client, read, Protocol::Detect, told, caller).await,
-        Found::Opaque(read, early) => inbound.bytes(client, read, early, told).await,
+        Found::Opaque(read, early) => inbound.bytes(client, read, early, told, &caller).await,
         Found::Nothing => {}
     }
 }
@@ -183,7 +184,7 @@ impl Inbound<'_> {
         let stream = Stream::Tls(Box::new(stream));
         let own = tls.material();
         let peer = Peer { identity: Some(identity), address: address_of(source) };
-        let caller = Rc::new(Caller::new(peer, own.as_ref().map(|own| &own.id)));
+        let caller = Rc::new(Caller::new(peer, address.port(), own.as_ref().map(|own| &own.id)));
         let (read, told) = (Buffer::default(), Told::Handshake);
         match alpn {
             Alpn::Http2 => self.http2(stream, read, Protocol::Detect, told, caller).await,
@@ -192,7 +193,7 @@ impl Inbound<'_> {
                 self.http2(stream, read, Protocol::Http1, told, caller).await;
             }
             Alpn::Http1 => self.http1(stream, read, early, told, caller).await,
-            Alpn::Tcp => self.bytes(stream, read, early, told).await,
+            Alpn::Tcp => self.bytes(stream, read, early, told, &caller).await,
         }
     }
 
@@ -225,10 +226,22 @@ impl Inbound<'_> {
         Box::pin(served).await;
     }
 
-    async fn bytes(&self, client: Stream, read: Buffer, early: Option<Early>, told: Told) {
+    async fn bytes(
+        &self,
+        client: Stream,
+        read: Buffer,
+        early: Option<Early>,
+        told: Told,
+        caller: &Rc<Caller>,
+    ) {
         let Self { address, worker, .. } = *self;
         let (_, service) = self.destination(Protocol::Detect);
         let _open = worker.telemetry.decided(IN, &service, told, Carried::Tcp);
+        // Decided before the application is asked for: whoever is refused learns nothing of it.
+        let Some(held) = worker.guard.hold(caller, |policy, subject| policy.decide(subject, None)) else {
+            let error = io::Error::new(io::ErrorKind::PermissionDenied, "an AccessPolicy refuses it");
+            return fail(client, &service, &error, worker);
+        };
         let upstream = match early {
             Some(Early { stream, .. }) => Ok(stream),
             None => net::connect(address, worker.limits.connect_last).await.map(Stream::Plain),
@@ -236,7 +249,8 @@ impl Inbound<'_> {
         match upstream {
             Ok(upstream) => {
                 let flows = worker.recorder.flows(IN, &service, &client, address);
-                Box::pin(tcp::relay(client, read, upstream, Buffer::default(), &flows)).await;
+                let revoked = access::revoked(Some(&held));
+                Box::pin(tcp::relay(client, read, upstream, Buffer::default(), &flows, revoked)).await;
             }
             Err(error) => fail(client, &service, &error, worker),
         }
@@ -253,7 +267,8 @@ impl Inbound<'_> {
         client: &TcpStream,
         identity: Option<Arc<ferrule_config::identity::SpiffeId>>,
     ) -> Rc<Caller> {
-        Rc::new(Caller::new(Peer { identity, address: address_of(client.peer_addr().ok()) }, None))
+        let peer = Peer { identity, address: address_of(client.peer_addr().ok()) };
+        Rc::new(Caller::new(peer, self.address.port(), None))
     }
 
     fn saw_plaintext(&self, client: &TcpStream) -> Option<Plaintext<'_>> {

@@ -6,10 +6,11 @@
 //!                  Directory ◀─ snapshots ─ discovery ◀─ API server │ directory of files
 //! ```
 //!
-//! Pure decisions (`route`, `balance`, `retry`, `detect`) know nothing of sockets; `snapshot` and `pool` stand
+//! Pure decisions (`route`, `balance`, `retry`, `detect`, `access::policy`) know nothing of sockets; `snapshot` and `pool` stand
 //! above them, `http1` and `tcp` above those, `inbound` and `outbound` on top. `discovery` writes snapshots
 //! and imports nothing of the data path.
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod balance;

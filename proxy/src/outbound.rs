@@ -1,6 +1,7 @@
 //! Connections of the pod's application: to a Service, balanced and routed; to anything else, straight on.
 
 use std::{
+    future::pending,
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -89,7 +90,7 @@ async fn relay(
             let _load = snapshot.cluster.balancer.find(address).map(Load::begin);
             let flows = worker.recorder.flows(OUT, &snapshot.cluster.service, &client, address);
             drop(snapshot);
-            tcp::relay(client, read, stream, said, &flows).await;
+            tcp::relay(client, read, stream, said, &flows, pending()).await;
         }
     }
 }
@@ -132,7 +133,8 @@ async fn pass_through(client: TcpStream, original: SocketAddr, worker: &Rc<Worke
         Ok(upstream) => {
             net::prepare(&upstream);
             let flows = worker.recorder.flows(OUT, &service, &client, original);
-            tcp::relay(client, Buffer::default(), Stream::Plain(upstream), Buffer::default(), &flows).await;
+            let (upstream, none) = (Stream::Plain(upstream), Buffer::default());
+            tcp::relay(client, none, upstream, Buffer::default(), &flows, pending()).await;
         }
         Err(error) => fail(client, &service, &error, worker),
     }

@@ -8,6 +8,8 @@ use std::{
 
 use ferrule_config::{HeaderChange, identity::SpiffeId};
 
+use crate::access::Subject;
+
 /// Envoy's field, for applications that know it.
 const FORWARDED_CERTIFICATE: &str = "x-forwarded-client-cert";
 /// Ours: the identity and nothing else.
@@ -29,19 +31,27 @@ pub struct Peer {
 pub struct Caller {
     /// Who it is.
     pub peer: Peer,
+    /// Port of the application that it wants.
+    pub port: u16,
     headers: Cow<'static, HeaderChange>,
 }
 
 impl Caller {
-    /// A peer of this sidecar, which is `own`.
+    /// A peer of this sidecar, which is `own`. `port`: of the application.
     #[must_use]
-    pub fn new(peer: Peer, own: Option<&SpiffeId>) -> Self {
+    pub fn new(peer: Peer, port: u16, own: Option<&SpiffeId>) -> Self {
         static NOBODY: LazyLock<HeaderChange> = LazyLock::new(|| changes(None, None));
         let headers = match &peer.identity {
             Some(identity) => Cow::Owned(changes(Some(identity), own)),
             None => Cow::Borrowed(&*NOBODY),
         };
-        Self { peer, headers }
+        Self { peer, port, headers }
+    }
+
+    /// Who it is to those who decide what it may do.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { identity: self.peer.identity.as_deref(), address: self.peer.address, port: self.port }
     }
 
     /// Changes to each of its requests: what it says of itself goes, what it has proved comes in its place.
@@ -71,11 +81,11 @@ mod tests {
             format!("spiffe://cluster.local/ns/shop/sa/{name}").parse::<SpiffeId>().expect("one")
         };
         let address = "10.0.0.1".parse().expect("an address");
-        let nobody = Caller::new(Peer { identity: None, address }, Some(&id("own")));
+        let nobody = Caller::new(Peer { identity: None, address }, 80, Some(&id("own")));
         assert!(nobody.headers().set.is_empty());
         assert_eq!(nobody.headers().remove.len(), 4);
         let known = Peer { identity: Some(Arc::new(id("cart"))), address };
-        let known = Caller::new(known, Some(&id("own")));
+        let known = Caller::new(known, 80, Some(&id("own")));
         let set: Vec<_> =
             known.headers().set.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         assert_eq!(

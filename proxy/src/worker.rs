@@ -7,6 +7,7 @@ use std::{
 
 pub use crate::direction::Direction;
 use crate::{
+    access::Guard,
     balance::Endpoint,
     drain::Drain,
     http2::{self, driver::Times, upstreams::Upstreams},
@@ -41,6 +42,8 @@ pub struct Worker {
     pub dialer: Dialer,
     /// Handshakes of clients that are under way.
     pub handshakes: Handshakes,
+    /// Who may call this pod.
+    pub guard: Guard,
     /// Bounds on what a peer can make grow or last.
     pub limits: Limits,
     /// Counters, shared with the other threads.

@@ -35,7 +35,7 @@ use self::{directory::Directory, freshness::Freshness};
 pub use self::{
     freshness::Fresh,
     kube::Address,
-    own::{Labels, Own, Pod},
+    own::{Holds, Labels, Own, Pod},
     times::Times,
 };
 use crate::{

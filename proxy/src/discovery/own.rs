@@ -1,14 +1,15 @@
-//! What the configuration of the pod's own namespace says of the pod itself: what it accepts.
+//! What the configuration of the pod's own namespace says of the pod itself: what it accepts, and from whom.
 //!
 //! ```text
-//!   Mesh::tls, the pod's labels ──▶ the first entry that selects it ──▶ published, once it is known and on each change
+//!   Mesh::tls, the pod's labels ─────▶ the first entry that selects it ──┐
+//!   Mesh::access, the pod's labels ──▶ all that select it ───────────────┴──▶ published, once it is known and on each change
 //! ```
 //!
 //! A configuration that is gone changes nothing: deleting a ConfigMap must not open a pod that is closed.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use ferrule_config::{Mesh, Modes};
+use ferrule_config::{Mesh, Modes, access::Access};
 
 /// The pod that this sidecar belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +36,14 @@ pub enum Labels {
 const MAX_FILE: u64 = 256 * 1024;
 
 impl Labels {
-    fn read(&self) -> BTreeMap<String, String> {
+    /// Nothing if they can't be read.
+    fn read(&self) -> Option<BTreeMap<String, String>> {
         match self {
-            Self::Fixed(labels) => labels.clone(),
+            Self::Fixed(labels) => Some(labels.clone()),
             Self::File(path) => {
                 let small = std::fs::metadata(path).is_ok_and(|file| file.len() <= MAX_FILE);
                 let text = small.then(|| std::fs::read_to_string(path).ok()).flatten();
-                text.map(|text| parse(&text)).unwrap_or_default()
+                text.map(|text| parse(&text))
             }
         }
     }
@@ -57,13 +59,24 @@ fn parse(text: &str) -> BTreeMap<String, String> {
     text.lines().filter_map(line).collect()
 }
 
+/// What holds for the pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Holds {
+    /// What connections it accepts.
+    pub modes: Modes,
+    /// The policies on who may call it, in no order.
+    pub access: Vec<Access>,
+}
+
 /// Follows what holds for the pod.
 pub struct Own {
     pod: Pod,
     /// What holds where nothing is said.
     default: Modes,
-    publish: Box<dyn Fn(Modes) + Send>,
-    published: Option<Modes>,
+    publish: Box<dyn Fn(&Holds) + Send>,
+    published: Option<Holds>,
+    /// As they were read last: a file that can't be read for a moment must not put the pod out of a policy's reach.
+    labels: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for Own {
@@ -77,8 +90,8 @@ impl fmt::Debug for Own {
 
 impl Own {
     /// `publish` is called when it is first known what holds, and whenever that changes.
-    pub fn new(pod: Pod, default: Modes, publish: impl Fn(Modes) + Send + 'static) -> Self {
-        Self { pod, default, publish: Box::new(publish), published: None }
+    pub fn new(pod: Pod, default: Modes, publish: impl Fn(&Holds) + Send + 'static) -> Self {
+        Self { pod, default, publish: Box::new(publish), published: None, labels: BTreeMap::new() }
     }
 
     /// The namespace whose configuration is needed.
@@ -96,13 +109,37 @@ impl Own {
         if mesh.is_none() && self.published.is_some() {
             return;
         }
-        let labels = self.pod.labels.read();
-        let entry = mesh.and_then(|mesh| mesh.tls.iter().find(|entry| entry.selector.selects(&labels)));
+        if let Some(labels) = self.pod.labels.read() {
+            self.labels = labels;
+        }
+        let labels = &self.labels;
+        let entry = mesh.and_then(|mesh| mesh.tls.iter().find(|entry| entry.selector.selects(labels)));
         let modes = entry.map_or_else(|| self.default.clone(), |entry| entry.modes.clone());
-        if self.published.as_ref() != Some(&modes) {
-            tracing::info!(mode = ?modes.mode, ports = ?modes.ports, "what this pod accepts");
-            self.published = Some(modes.clone());
-            (self.publish)(modes);
+        let policies = mesh.into_iter().flat_map(|mesh| &mesh.access);
+        let policies = policies.filter(|access| access.selector().selects(labels));
+        let is_same = |holds: &Holds| holds.modes == modes && holds.access.iter().eq(policies.clone());
+        if self.published.as_ref().is_some_and(is_same) {
+            return;
+        }
+        let holds = Holds { access: policies.cloned().collect(), modes };
+        tell(&holds);
+        (self.publish)(&holds);
+        self.published = Some(holds);
+    }
+}
+
+fn tell(Holds { modes, access }: &Holds) {
+    let policies: Vec<_> = access.iter().map(Access::name).collect();
+    tracing::info!(mode = ?modes.mode, ports = ?modes.ports, ?policies, "what this pod accepts");
+    for access in access {
+        if let Access::Unknown(unknown) = access {
+            tracing::error!(
+                policy = unknown.name,
+                problem = unknown.problem,
+                audit = unknown.audit,
+                "this sidecar does not understand an AccessPolicy, so everything is refused (unless it is only \
+                 tried); is the sidecar older than the operator? Restart the pod to renew it"
+            );
         }
     }
 }
@@ -133,8 +170,9 @@ mod tests {
         let told = Arc::new(Mutex::new(Vec::new()));
         let telling = Arc::clone(&told);
         let pod = Pod { namespace: "shop".into(), system: None, labels };
-        let own =
-            Own::new(pod, Modes::default(), move |modes| telling.lock().expect("sound").push(modes.mode));
+        let own = Own::new(pod, Modes::default(), move |holds| {
+            telling.lock().expect("sound").push(holds.modes.mode);
+        });
         (own, told)
     }
 

@@ -32,6 +32,12 @@ impl<'a> Decision<'a> {
         Self { rule: None, target: Err((cause, detail)), affinity: Affinity::default() }
     }
 
+    /// Of a request that an AccessPolicy refuses. Its name is for the log: whoever is refused has no use for it but a bad one.
+    pub fn denied() -> Self {
+        let detail = "access denied: who sends this may not do it here; the log and the metrics of the sidecar name the policy";
+        Self::refused(Cause::AccessDenied, detail.to_owned())
+    }
+
     /// Decides on a request. `query`: what follows the question mark. `source`: gives the client's address.
     pub fn new(
         snapshot: &'a Snapshot,

@@ -14,6 +14,7 @@ use super::{
     translate::{self, Outcome, Plan},
 };
 use crate::{
+    access::{Asked, Check},
     balance::Affinity,
     buffer::Buffer,
     cause::Cause,
@@ -24,7 +25,7 @@ use crate::{
     route::Request,
     snapshot::{Destination, Protocol, Snapshot},
     stream::Stream,
-    telemetry::{self, GrpcStatus, Method, Said},
+    telemetry::{self, GrpcStatus, Method, Notes, Said},
     worker::{Direction, Worker},
 };
 
@@ -67,7 +68,7 @@ async fn request(
     let notes = worker.recorder.notes();
     let snapshot = destination.now();
     let head = stream.request_head();
-    let decision = decide(&snapshot, &head, peer.map(|peer| peer.ip()));
+    let decision = decide(&snapshot, &head, peer.map(|peer| peer.ip()), worker.guard.check(caller), &notes);
     let outcome = match &decision.target {
         Err((cause, detail)) => Outcome::Failed(*cause, detail.clone()),
         Ok(cluster) => {
@@ -126,19 +127,30 @@ async fn request(
     head.give_back();
 }
 
-fn decide<'a>(snapshot: &'a Snapshot, head: &Fields, source: Option<IpAddr>) -> Decision<'a> {
+fn decide<'a>(
+    snapshot: &'a Snapshot,
+    head: &Fields,
+    source: Option<IpAddr>,
+    check: Option<Check<'_>>,
+    notes: &Notes,
+) -> Decision<'a> {
     if head.is_empty() {
         let detail = "the request's fields are too many or too large".to_owned();
         return Decision::refused(Cause::HeadTooLarge, detail);
     }
     let mut space = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let unseen = snapshot.routes.is_empty() && !Affinity::needs_fields(&snapshot.cluster.balancer);
+    let unseen = snapshot.routes.is_empty()
+        && !Affinity::needs_fields(&snapshot.cluster.balancer)
+        && !check.as_ref().is_some_and(Check::needs_fields);
     let fields: &[Field<'_>] = if unseen { &[] } else { head.view(&mut space) };
     let (path, query) = match head.path().split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (head.path(), None),
     };
     let path = if path.is_empty() { "/" } else { path };
+    if check.is_some_and(|check| check.refuses(&Asked { method: head.method(), path, fields }, notes)) {
+        return Decision::denied();
+    }
     Decision::new(snapshot, &Request { method: head.method(), path, fields }, query, || source)
 }
 

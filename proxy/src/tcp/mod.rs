@@ -30,17 +30,41 @@ use crate::{buffer::Buffer, stream::Stream, telemetry::Flows};
 
 /// Carries bytes both ways until both sides have ended, and counts them as they flow. `read` and `pending`: what was
 /// already read from the client and from the endpoint. The end of one direction is passed on and the other goes on
-/// (half-close); a failure of one side is one of the other (reset), after what had come before it.
-pub async fn relay(client: Stream, read: Buffer, upstream: Stream, pending: Buffer, flows: &Flows<'_>) {
+/// (half-close); a failure of one side is one of the other (reset), after what had come before it. When `revoked` comes both
+/// sides are reset at once.
+pub async fn relay(
+    client: Stream,
+    read: Buffer,
+    upstream: Stream,
+    pending: Buffer,
+    flows: &Flows<'_>,
+    revoked: impl Future<Output = ()>,
+) {
     let (mut client, mut upstream) = match (client, upstream) {
         (Stream::Plain(client), Stream::Plain(upstream)) => (client, upstream),
-        (client, upstream) => return Box::pin(pump::relay(client, read, upstream, pending, flows)).await,
+        (client, upstream) => {
+            return Box::pin(pump::relay(client, read, upstream, pending, flows, revoked)).await;
+        }
     };
-    if let Err(error) = both(&mut client, read, &mut upstream, pending, flows).await {
+    let carried = unless(revoked, both(&mut client, read, &mut upstream, pending, flows)).await;
+    if let Err(error) = carried {
         tracing::debug!(%error, "a connection that carries bytes was broken by one side: both are reset");
         flows.broken();
         crate::net::reset(client);
         crate::net::reset(upstream);
+    }
+}
+
+/// What comes of `carried`, unless the connection is revoked before.
+async fn unless<E: From<io::Error>>(
+    revoked: impl Future<Output = ()>,
+    carried: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    match select(pin!(carried), pin!(revoked)).await {
+        Either::Left((carried, _)) => carried,
+        Either::Right(((), _)) => {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not allowed any more").into())
+        }
     }
 }
 

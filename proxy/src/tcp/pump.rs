@@ -36,11 +36,12 @@ pub(super) async fn relay(
     upstream: Stream,
     pending: Buffer,
     flows: &Flows<'_>,
+    revoked: impl Future<Output = ()>,
 ) {
     let mut there = Way::new(&read, FromClient { flows, greeting: Some(Vec::new()) });
     let mut back = Way::new(&pending, FromEndpoint { flows });
     drop((read, pending));
-    let result = poll_fn(|cx| {
+    let carried = poll_fn(|cx| {
         // Each is given its turn, whatever the other does.
         let one = there.poll(cx, Shared(&client), Shared(&upstream));
         let other = back.poll(cx, Shared(&upstream), Shared(&client));
@@ -57,7 +58,7 @@ pub(super) async fn relay(
             _ => Poll::Pending,
         }
     });
-    if let Err(Broken { error, .. }) = result.await {
+    if let Err(Broken { error, .. }) = super::unless(revoked, carried).await {
         tracing::debug!(%error, "a connection that carries bytes was broken by one side: both are reset");
         flows.broken();
         client.reset();
@@ -69,6 +70,12 @@ struct Broken {
     /// It was the one that is read from.
     source: bool,
     error: io::Error,
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self { source: true, error }
+    }
 }
 
 enum State {

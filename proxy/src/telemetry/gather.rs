@@ -116,6 +116,10 @@ pub(super) const TLS_HANDSHAKES: About = counter(
 );
 pub(super) const TLS_OPEN: About =
     gauge("ferrule_tls_connections_open", "Encrypted connections between sidecars that are open.");
+pub(super) const ACCESS_REFUSED: About = counter(
+    "ferrule_access_refused_total",
+    "Requests and connections that an AccessPolicy refuses, or would if it were in force.",
+);
 pub(super) const PLAIN: About = counter(
     "ferrule_plain_connections_total",
     "Connections between pods that are not encrypted, by the reason.",
@@ -158,6 +162,7 @@ impl Telemetry {
             self.bytes.tell(),
             self.passed_through.tell(),
             self.limits.tell(),
+            self.access.tell(),
             Family { about: ENDPOINTS, samples: self.targets.endpoints() },
             Family { about: PICKS, samples: self.picks.each(now, picks) },
             Family { about: POOL, samples: uses },

@@ -82,6 +82,7 @@ pub struct Telemetry {
     bytes: Counters<3>,
     passed_through: Counters<3>,
     limits: Counters<2>,
+    access: Counters<4>,
     access_log: Option<AccessLog>,
     /// Times that something was counted under `other` for want of room.
     capped: Counter,
@@ -126,6 +127,7 @@ impl Default for Telemetry {
             bytes: Counters::new(gather::TCP_BYTES, ["direction", "service", "flow"], &capped),
             passed_through: Counters::new(gather::TLS, ["direction", "version", "server_name"], &capped),
             limits: Counters::new(gather::LIMITS, ["direction", "limit"], &capped),
+            access: Counters::new(gather::ACCESS_REFUSED, ["policy", "reason", "mode", "carried"], &capped),
             discovery: DiscoveryMetrics::new(&capped),
             identity: IdentityMetrics::new(&capped),
             tls: TlsMetrics::new(&capped),
@@ -169,6 +171,17 @@ impl Telemetry {
     /// Counts a request or a connection that was ended by a limit.
     pub fn limit(&self, direction: Direction, limit: Limit) {
         self.limits.of([direction.name().into(), limit.name().into()]).inc();
+    }
+
+    /// Counts a request or a connection that a policy refuses, or would (`mode`). All but the policy's name are of a fixed set.
+    pub fn access_refused(
+        &self,
+        policy: &Arc<str>,
+        reason: &'static str,
+        mode: &'static str,
+        carried: &'static str,
+    ) {
+        self.access.of([policy.into(), reason.into(), mode.into(), carried.into()]).inc();
     }
 
     /// Counts a connection once it is known what it carries; its end, when the guard is dropped.

@@ -104,6 +104,9 @@ impl Recorder {
         let now = Instant::now();
         let first_byte = notes.first_byte.get();
         // What came after its head is known to be as long ago as the outcome says.
+        let policy = notes.policy.borrow();
+        let policy =
+            |tried| policy.as_ref().filter(|(_, audited)| *audited == tried).map_or("", |(name, _)| name);
         let since = |at: Instant| outcome.took.saturating_sub(now.saturating_duration_since(at));
         self.line(&Record {
             time: before(outcome.took),
@@ -117,6 +120,8 @@ impl Recorder {
             status: Some(outcome.status),
             grpc: outcome.grpc,
             cause: outcome.cause.unwrap_or_default(),
+            policy: policy(false),
+            audited_by: policy(true),
             peer: said.peer,
             endpoint: notes.endpoint.get(),
             attempts: notes.attempts.get(),
@@ -189,11 +194,12 @@ impl Recorder {
         }
     }
 
-    /// Counts a connection that came to nothing, for no endpoint took it.
+    /// Counts a connection that came to nothing, for no endpoint took it, or because it is not allowed.
     pub fn not_carried(&self, direction: Direction, service: &Arc<str>, client: &Stream, error: &io::Error) {
         let error = match (Failed::within(error), error.kind(), direction) {
             (Some(failed), ..) => failed.cause,
             (None, io::ErrorKind::NotFound, _) => Cause::NoEndpoints,
+            (None, io::ErrorKind::PermissionDenied, Direction::Inbound) => Cause::AccessDenied,
             (None, _, Direction::Outbound) => Cause::Connect,
             (None, _, Direction::Inbound) => Cause::AppConnect,
         };

@@ -1,7 +1,7 @@
 //! What is known of a request: while it goes on, and when it has ended.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -55,6 +55,8 @@ pub struct Notes {
     pub response_bytes: Cell<u64>,
     /// What gRPC says of the call.
     pub grpc: Cell<GrpcStatus>,
+    /// The AccessPolicy that refuses it, or would if it were in force (`true`).
+    pub policy: RefCell<Option<(Arc<str>, bool)>>,
 }
 
 impl Notes {

@@ -67,7 +67,7 @@ pub fn compile(observed: &Observed, namespace: &str) -> Compiled {
             services.entry(name).or_default().peers = Some(peers);
         }
     }
-    let mesh = Mesh { format: FORMAT, namespace: namespace.to_owned(), services, tls };
+    let mesh = Mesh { format: FORMAT, namespace: namespace.to_owned(), services, tls, access: Vec::new() };
     Compiled { mesh: Some(mesh), verdicts }
 }
 

@@ -25,6 +25,7 @@ use super::{
     translate,
 };
 use crate::{
+    access::{self, Asked, Check, Held, Policy, Subject, Verdict},
     buffer::{self, Buffer},
     cause::Cause,
     drain::Phase,
@@ -41,7 +42,7 @@ use crate::{
     snapshot::{Cluster, Destination, Protocol, Snapshot},
     stream::Stream,
     tcp,
-    telemetry::{self, GrpcStatus, Method, Outcome, Said},
+    telemetry::{self, GrpcStatus, Method, Notes, Outcome, Said},
     worker::{Direction, Worker},
 };
 
@@ -57,7 +58,7 @@ pub async fn serve(
     destination: &Destination,
     worker: &Rc<Worker>,
     direction: Direction,
-    caller: Option<&Caller>,
+    caller: Option<&Rc<Caller>>,
 ) {
     let peer = worker.recorder.peer(&client);
     let context = Context { destination, worker, direction, caller, peer };
@@ -75,11 +76,13 @@ pub async fn serve(
             Next::Close => return close(client).await,
             Next::Refuse(refusal) => return context.refuse(client, refusal).await,
             Next::Reset => return client.reset(),
-            Next::Tunnel(upstream, pending) => {
+            Next::Tunnel(upstream, pending, head) => {
+                let Ok(held) = tunnel(worker, caller, head) else { return client.reset() };
                 let service = Arc::clone(&destination.now().cluster.service);
                 let Ok(endpoint) = upstream.peer_addr() else { return };
                 let flows = worker.recorder.flows(direction, &service, &client, endpoint);
-                return tcp::relay(client, read, upstream, pending, &flows).await;
+                let revoked = access::revoked(held.as_deref());
+                return tcp::relay(client, read, upstream, pending, &flows, revoked).await;
             }
         }
     }
@@ -91,7 +94,7 @@ struct Context<'a> {
     worker: &'a Rc<Worker>,
     direction: Direction,
     /// Who has connected, if it is somebody else than the application of this pod.
-    caller: Option<&'a Caller>,
+    caller: Option<&'a Rc<Caller>>,
     /// The other end of the connection, if it will be told.
     peer: Option<SocketAddr>,
 }
@@ -122,7 +125,8 @@ enum Next {
     Close,
     Refuse(Refusal),
     Reset,
-    Tunnel(Stream, Buffer),
+    /// With the head of the request that has led to it, as the endpoint was sent it.
+    Tunnel(Stream, Buffer, Vec<u8>),
 }
 
 impl Context<'_> {
@@ -197,7 +201,9 @@ impl Context<'_> {
         let notes = worker.recorder.notes();
         let mut out = buffer::take();
         let source = || Some(client.peer_addr().ok()?.ip());
-        let (info, decision) = match decide(read, &snapshot, source, &worker.limits, caller, &mut out) {
+        let check = worker.guard.check(caller.map(|caller| &**caller));
+        let inbound = Inbound { caller: caller.map(|caller| &**caller), check, notes: &notes };
+        let (info, decision) = match decide(read, &snapshot, source, &worker.limits, &inbound, &mut out) {
             Ok(decided) => decided,
             Err(refusal) => {
                 buffer::give_back(out);
@@ -267,12 +273,14 @@ impl Context<'_> {
         if worker.recorder.is_logging() {
             log::request(&worker.recorder, &outcome, &notes, &out, Said { peer, ..log::said(info.version) });
         }
+        if let End::Tunnel { upstream, pending, .. } = end {
+            return Next::Tunnel(upstream, pending, out);
+        }
         buffer::give_back(out);
         match end {
             End::Responded { reusable: true, .. } => Next::Request,
             End::Responded { reusable: false, .. } => Next::Close,
-            End::Tunnel { upstream, pending, .. } => Next::Tunnel(upstream, pending),
-            End::Broken { .. } => Next::Reset,
+            End::Tunnel { .. } | End::Broken { .. } => Next::Reset,
             End::Failed { cause, detail, untouched } => {
                 let Info { framing, keep_alive, version, to_head, .. } = info;
                 let keep = keep_alive && untouched && skip_body(read, framing) && !worker.drain.is_draining();
@@ -378,13 +386,41 @@ struct Info {
     method: Method,
 }
 
+/// What an inbound request is decided by beside itself; all of it nothing outbound.
+struct Inbound<'a> {
+    caller: Option<&'a Caller>,
+    check: Option<Check<'a>>,
+    notes: &'a Notes,
+}
+
+/// Holds a connection that has changed its protocol to what its request is allowed; nothing outbound.
+///
+/// # Errors
+/// It is not allowed any more.
+fn tunnel(worker: &Worker, caller: Option<&Rc<Caller>>, head: Vec<u8>) -> Result<Option<Rc<Held>>, ()> {
+    let Some(caller) = caller else { return Ok(None) };
+    let decide = move |policy: &Policy, subject: &Subject<'_>| {
+        let mut space = field_space();
+        let Ok(Some((head, _))) = head::request(&head, &mut space) else {
+            return policy.decide(subject, None);
+        };
+        let asked = Asked { method: head.method, path: head.path(), fields: head.fields };
+        match policy.decide(subject, Some(&asked)) {
+            // It was told of the request.
+            Verdict::Audited(_) => Verdict::Allowed,
+            verdict => verdict,
+        }
+    };
+    worker.guard.hold(caller, decide).map(Some).ok_or(())
+}
+
 /// Reads the head at the front of `read`, decides where the request goes, and writes to `out` what is sent there.
 fn decide<'a>(
     read: &mut Buffer,
     snapshot: &'a Snapshot,
     source: impl FnOnce() -> Option<IpAddr>,
     limits: &Limits,
-    caller: Option<&Caller>,
+    inbound: &Inbound<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(Info, Decision<'a>), Refusal> {
     let mut space = field_space();
@@ -401,8 +437,12 @@ fn decide<'a>(
         return Err(HeadError::TooManyFields.into());
     }
     let request = Request { method: head.method, path: head.path(), fields: head.fields };
-    let decision = Decision::new(snapshot, &request, head.query(), source);
-    let changes = caller.map_or_else(|| decision.request_headers(), Caller::headers);
+    let asked = || Asked { method: head.method, path: head.path(), fields: head.fields };
+    let decision = match &inbound.check {
+        Some(check) if check.refuses(&asked(), inbound.notes) => Decision::denied(),
+        _ => Decision::new(snapshot, &request, head.query(), source),
+    };
+    let changes = inbound.caller.map_or_else(|| decision.request_headers(), Caller::headers);
     rewrite::request(out, &head, changes, &snapshot.cluster.service);
     let info = Info {
         framing: head.framing,

@@ -39,6 +39,10 @@ pub struct Record<'a> {
     pub grpc: GrpcStatus,
     /// Why the proxy answered by itself or broke off.
     pub cause: &'a str,
+    /// The AccessPolicy that refuses it.
+    pub policy: &'a str,
+    /// The AccessPolicy that would refuse it if it were in force.
+    pub audited_by: &'a str,
     /// The other end of the client's connection.
     pub peer: Option<SocketAddr>,
     /// Where the last attempt went.
@@ -73,6 +77,8 @@ impl Default for Record<'_> {
             status: None,
             grpc: GrpcStatus::None,
             cause: "",
+            policy: "",
+            audited_by: "",
             peer: None,
             endpoint: None,
             attempts: 0,
@@ -120,7 +126,10 @@ impl Record<'_> {
             GrpcStatus::Code(code) => line.number("grpc_status", Some(code.into())),
             GrpcStatus::Other => line.text("grpc_status", b"other", LONGEST_ID),
         }
-        line.text("error", self.cause.as_bytes(), usize::MAX);
+        for (name, value) in [("error", self.cause), ("policy", self.policy), ("audited_by", self.audited_by)]
+        {
+            line.text(name, value.as_bytes(), usize::MAX);
+        }
         line.display("peer", self.peer);
         line.display("endpoint", self.endpoint);
         line.number("attempts", (self.attempts > 0).then_some(self.attempts as u64));
@@ -298,6 +307,8 @@ mod tests {
             status: Some(503),
             grpc: GrpcStatus::Code(14),
             cause: "connect",
+            policy: "shop/closed",
+            audited_by: "shop/tried",
             peer: Some(([10, 0, 0, 1], 4711).into()),
             endpoint: Some((std::net::Ipv6Addr::LOCALHOST, 80).into()),
             attempts: 2,
@@ -316,14 +327,15 @@ mod tests {
             line(Shape::Json, &full()),
             "{\"time\":\"2024-02-29T12:34:56.789Z\",\"direction\":\"outbound\",\"service\":\"shop/cart\",\
              \"route\":\"shop/cart/0\",\"protocol\":\"HTTP/1.1\",\"method\":\"GET\",\"host\":\"cart\",\"path\":\"/a b\",\
-             \"status\":503,\"grpc_status\":14,\"error\":\"connect\",\"peer\":\"10.0.0.1:4711\",\"endpoint\":\"[::1]:80\",\
-             \"attempts\":2,\"request_bytes\":3,\"response_bytes\":4,\"duration_ms\":12.034,\"first_byte_ms\":0.900,\
+             \"status\":503,\"grpc_status\":14,\"error\":\"connect\",\"policy\":\"shop/closed\",\
+             \"audited_by\":\"shop/tried\",\"peer\":\"10.0.0.1:4711\",\"endpoint\":\"[::1]:80\",\"attempts\":2,\"request_bytes\":3,\"response_bytes\":4,\"duration_ms\":12.034,\"first_byte_ms\":0.900,\
              \"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\"request_id\":\"id \\\"1\\\"\"}\n"
         );
         assert_eq!(
             line(Shape::Text, &full()),
             "time=2024-02-29T12:34:56.789Z direction=outbound service=shop/cart route=shop/cart/0 protocol=HTTP/1.1 \
-             method=GET host=cart path=\"/a b\" status=503 grpc_status=14 error=connect peer=10.0.0.1:4711 \
+             method=GET host=cart path=\"/a b\" status=503 grpc_status=14 error=connect policy=shop/closed \
+             audited_by=shop/tried peer=10.0.0.1:4711 \
              endpoint=[::1]:80 attempts=2 request_bytes=3 response_bytes=4 duration_ms=12.034 first_byte_ms=0.900 \
              trace_id=4bf92f3577b34da6a3ce929d0e0e4736 request_id=\"id \\\"1\\\"\"\n"
         );
