@@ -5,6 +5,7 @@
 //!   BalancerPolicy  how they are spread over the endpoints of the Service that they go to
 //!   CircuitPolicy   when to stop sending to a Service that fails
 //!   MeshTLS         whether pods accept only encrypted connections
+//!   AccessPolicy    who may call what
 //! ```
 //!
 //! What the API server can check it checks: schema, bounds and CEL rules are derived from the types, and
@@ -14,6 +15,7 @@
 #![allow(clippy::duplicated_attributes, reason = "each printer column has a `type_` of its own")]
 #![allow(unreachable_pub, reason = "KubeSchema repeats each `pub` struct inside of a function")]
 
+pub mod access_policy;
 pub mod balancer_policy;
 pub mod circuit_policy;
 pub mod crd;
@@ -24,6 +26,7 @@ mod schema;
 mod status;
 mod target;
 
+pub use access_policy::{AccessPolicy, AccessPolicySpec};
 pub use balancer_policy::{BalancerPolicy, BalancerPolicySpec};
 pub use circuit_policy::{CircuitPolicy, CircuitPolicySpec};
 pub use mesh_tls::{MeshTLS, MeshTLSSpec, MeshTLSStatus};

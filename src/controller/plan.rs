@@ -208,6 +208,7 @@ fn status_write(
         Kind::BalancerPolicy => &of.balancer_policies.get(&verdict.name)?.conditions,
         Kind::CircuitPolicy => &of.circuit_policies.get(&verdict.name)?.conditions,
         Kind::MeshTls => &of.mesh_tls.get(&verdict.name)?.resource.conditions,
+        Kind::AccessPolicy => &of.access_policies.get(&verdict.name)?.resource.conditions,
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap | Kind::ProxyBinding => return None,
     };
     let conditions = status::merge(existing, verdict, now);

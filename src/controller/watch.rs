@@ -87,7 +87,8 @@ fn config(kind: Kind) -> watcher::Config {
         | Kind::Route
         | Kind::BalancerPolicy
         | Kind::CircuitPolicy
-        | Kind::MeshTls => config,
+        | Kind::MeshTls
+        | Kind::AccessPolicy => config,
     }
 }
 

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::api::{BalancerPolicy, CircuitPolicy, MeshTLS, Route};
+use crate::api::{AccessPolicy, BalancerPolicy, CircuitPolicy, MeshTLS, Route};
 
 /// An object that the mesh reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub enum Object {
     CircuitPolicy(CircuitPolicy),
     /// `ferrule.dev/v1alpha1`
     MeshTls(MeshTLS),
+    /// `ferrule.dev/v1alpha1`
+    AccessPolicy(AccessPolicy),
     /// Any other kind, such as a Deployment: Kubernetes has a use for it, the mesh has none.
     Other(String),
 }
@@ -50,6 +52,7 @@ impl Object {
             Self::BalancerPolicy(object) => title("BalancerPolicy", object),
             Self::CircuitPolicy(object) => title("CircuitPolicy", object),
             Self::MeshTls(object) => title("MeshTLS", object),
+            Self::AccessPolicy(object) => title("AccessPolicy", object),
             Self::Other(title) => title.clone(),
         }
     }
@@ -135,11 +138,12 @@ fn object(document: &str) -> Result<Object, ManifestError> {
                 "BalancerPolicy" => Object::BalancerPolicy(placed(document)?),
                 "CircuitPolicy" => Object::CircuitPolicy(placed(document)?),
                 "MeshTLS" => Object::MeshTls(placed(document)?),
+                "AccessPolicy" => Object::AccessPolicy(placed(document)?),
                 _ => {
                     return Err(at_start(
                         document,
                         format!(
-                            "{title}: ferrule.dev has the kinds BalancerPolicy, CircuitPolicy, MeshTLS and Route"
+                            "{title}: ferrule.dev has the kinds AccessPolicy, BalancerPolicy, CircuitPolicy, MeshTLS and Route"
                         ),
                     ));
                 }

@@ -15,7 +15,7 @@ use super::{
     report::{Statement, Statements},
 };
 use crate::controller::{
-    compile::{ConditionType, Verdict, compile_all},
+    compile::{ConditionType, Reason, Verdict, compile_all},
     observe::{self, Kind, Observed},
 };
 
@@ -69,6 +69,7 @@ pub fn build(objects: &[&Object], placements: &[Placement]) -> Result<State, Sta
             | Object::BalancerPolicy(_)
             | Object::CircuitPolicy(_)
             | Object::MeshTls(_)
+            | Object::AccessPolicy(_)
             | Object::Other(_) => {}
         }
     }
@@ -120,6 +121,7 @@ fn observe(object: &Object) -> Result<Option<Result<observe::Object, observe::Re
         Object::BalancerPolicy(policy) => (Kind::BalancerPolicy, serde_json::to_value(policy)),
         Object::CircuitPolicy(policy) => (Kind::CircuitPolicy, serde_json::to_value(policy)),
         Object::MeshTls(tls) => (Kind::MeshTls, serde_json::to_value(tls)),
+        Object::AccessPolicy(policy) => (Kind::AccessPolicy, serde_json::to_value(policy)),
         Object::EndpointSlice(_) | Object::Other(_) => return Ok(None),
     };
     let dynamic = value.and_then(serde_json::from_value::<DynamicObject>);
@@ -132,7 +134,8 @@ fn statement(verdict: &Verdict) -> Statement {
     let failed: Vec<_> = ConditionType::ALL
         .into_iter()
         .filter_map(|condition| verdict.finding(condition))
-        .filter(|finding| !finding.holds)
+        // What is only tried is as it should be.
+        .filter(|finding| !finding.holds && finding.reason != Reason::Audit)
         .map(|finding| {
             format!("{}=False, {}: {}", finding.condition.as_str(), finding.reason.as_str(), finding.message)
         })

@@ -97,6 +97,8 @@ pub enum Reason {
     BackendNotFound,
     /// A Service that requests should go to has no endpoints, being a name outside of the cluster.
     UnsupportedBackend,
+    /// No pod with a sidecar runs under a service account that it names.
+    ServiceAccountNotFound,
     /// It contradicts itself or can't be read.
     Invalid,
     /// The mesh acts on it.
@@ -107,6 +109,10 @@ pub enum Reason {
     ReportsMissing,
     /// Strict waits until it has been looked for long enough.
     Observing,
+    /// It is only tried.
+    Audit,
+    /// Pods that it is for have no sidecar.
+    NoSidecar,
     /// This version of Ferrule does not act on it.
     NotImplemented,
 }
@@ -122,11 +128,14 @@ impl Reason {
             Self::Conflicted => "Conflicted",
             Self::BackendNotFound => "BackendNotFound",
             Self::UnsupportedBackend => "UnsupportedBackend",
+            Self::ServiceAccountNotFound => "ServiceAccountNotFound",
             Self::Invalid => "Invalid",
             Self::Enforced => "Enforced",
             Self::PlaintextClients => "PlaintextClients",
             Self::ReportsMissing => "ReportsMissing",
             Self::Observing => "Observing",
+            Self::Audit => "Audit",
+            Self::NoSidecar => "NoSidecar",
             Self::NotImplemented => "NotImplemented",
         }
     }

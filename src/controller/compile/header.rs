@@ -107,7 +107,7 @@ fn fields(fields: &[route::HeaderField], field: &str) -> Result<Vec<(String, Str
 }
 
 /// A name in lower case that was not seen before.
-fn unique(name: &str, seen: &mut BTreeSet<String>, field: &str) -> Result<String, Invalid> {
+pub(super) fn unique(name: &str, seen: &mut BTreeSet<String>, field: &str) -> Result<String, Invalid> {
     let field = &format!("{field}.name");
     let name = self::name(name, field)?;
     if !seen.insert(name.clone()) {
@@ -140,7 +140,8 @@ fn changeable(name: String, field: &str) -> Result<String, Invalid> {
     Ok(name)
 }
 
-fn value(text: &str, field: &str) -> Result<String, Invalid> {
+/// The value of a header field.
+pub(super) fn value(text: &str, field: &str) -> Result<String, Invalid> {
     let inner = text.bytes().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t'));
     if text.is_empty() || !inner || text.trim_ascii() != text {
         let problem = format!("{text:?} must be printable ASCII, without spaces at either end");

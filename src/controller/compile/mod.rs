@@ -3,15 +3,18 @@
 //! ```text
 //!   Routes           ─parse─▶ valid ones ─by Service─▶ entries in order of precedence ──┐
 //!   BalancerPolicies ─parse─▶ valid ones ─by Service and port─▶ the oldest ─────────────┼─▶ Mesh
+//!   AccessPolicies   ─parse─▶ all of them ──────────────────────────────────────┬───────┤
 //!   MeshTLS          ─parse─▶ valid ones ─by pods─▶ the narrowest, the oldest ──┬───────┤
 //!   Pods             ─by Service─▶ who answers, and what they accept of it ◀────┘ ──────┘
 //!      │               └── do targets and backends exist, does an older one decide? ──┐
 //!      └── what is wrong, and in which field ─────────────────────────────────────────┴──▶ status.conditions
 //! ```
 //!
-//! A namespace depends on nothing outside of itself but the MeshTLS that holds for the whole mesh, so namespaces are
+//! A namespace depends on nothing outside of itself but the MeshTLS and the AccessPolicies that hold for the whole
+//! mesh, and the service accounts that AccessPolicies name, so namespaces are
 //! compiled one by one. The result depends on the objects alone, never on the order in which they came.
 
+mod access_policy;
 mod balancer;
 mod balancer_policy;
 mod finding;
@@ -67,7 +70,9 @@ pub fn compile(observed: &Observed, namespace: &str) -> Compiled {
             services.entry(name).or_default().peers = Some(peers);
         }
     }
-    let mesh = Mesh { format: FORMAT, namespace: namespace.to_owned(), services, tls, access: Vec::new() };
+    let (access, told) = access_policy::compile(observed, namespace, of);
+    verdicts.extend(told);
+    let mesh = Mesh { format: FORMAT, namespace: namespace.to_owned(), services, tls, access };
     Compiled { mesh: Some(mesh), verdicts }
 }
 

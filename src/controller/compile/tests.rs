@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::controller::observe::Object;
 
+mod access_policy;
 mod balancer;
 mod mesh_tls;
 mod strict;

@@ -29,7 +29,8 @@ use ferrule_config::peers;
 
 pub(super) use object::binding_fingerprint;
 pub use object::{
-    Body, ConfigMap, Kind, MeshTls, Namespace, Object, ReadError, Resource, Service, fingerprint,
+    AccessPolicy, Body, ConfigMap, Kind, MeshTls, Namespace, Object, ReadError, Resource, Service,
+    fingerprint,
 };
 pub use pod::Pod;
 
@@ -74,6 +75,8 @@ pub struct Observation {
     pub circuit_policies: BTreeMap<String, Resource<CircuitPolicySpec>>,
     /// By name.
     pub mesh_tls: BTreeMap<String, MeshTls>,
+    /// By name.
+    pub access_policies: BTreeMap<String, AccessPolicy>,
     /// Those that have not ended, by name.
     pub pods: BTreeMap<String, Pod>,
     /// The ConfigMaps that the operator wrote, by name.
@@ -87,7 +90,8 @@ impl Observation {
         !(self.routes.is_empty()
             && self.balancer_policies.is_empty()
             && self.circuit_policies.is_empty()
-            && self.mesh_tls.is_empty())
+            && self.mesh_tls.is_empty()
+            && self.access_policies.is_empty())
     }
 
     fn is_empty(&self) -> bool {
@@ -206,6 +210,7 @@ impl Observed {
             Kind::BalancerPolicy => all.map(|of| of.balancer_policies.len()).sum(),
             Kind::CircuitPolicy => all.map(|of| of.circuit_policies.len()).sum(),
             Kind::MeshTls => all.map(|of| of.mesh_tls.len()).sum(),
+            Kind::AccessPolicy => all.map(|of| of.access_policies.len()).sum(),
             Kind::Pod => all.map(|of| of.pods.len()).sum(),
             Kind::ConfigMap => all.map(|of| of.config_maps.len()).sum(),
             Kind::ProxyBinding => usize::from(self.proxy_binding.is_some()),
@@ -261,6 +266,13 @@ impl Observed {
                 }
                 need
             }
+            Body::AccessPolicy(new) => {
+                let need = store_access_policy(&mut of.access_policies, name, *new);
+                if need == Some(Need::Compile) {
+                    return self.after_access_policy(&namespace);
+                }
+                need
+            }
             Body::Pod(_) | Body::ProxyBinding(_) => None,
         };
         need.map(|need| (Scope::Namespace(namespace), need)).into_iter().collect()
@@ -308,6 +320,8 @@ impl Observed {
     /// A namespace without sidecars has nothing to compile pods to.
     fn apply_pod(&mut self, namespace: String, name: String, new: Pod) -> Stale {
         let injected = self.is_injected(&namespace);
+        let (account, counts) = (new.account.clone(), new.injected);
+        let had_account = self.has_account(&namespace, &account);
         let pods = &mut self.namespaces.entry(namespace.clone()).or_default().pods;
         let old = pods.insert(name.clone(), new);
         let new = &pods[&name];
@@ -315,6 +329,9 @@ impl Observed {
         let same_peer = old.as_ref().is_some_and(|old| old.is_peer_like(new))
             || !new.injected && old.is_none_or(|old| !old.injected);
         let mut stale = Stale::new();
+        if counts && !had_account {
+            stale.extend(self.after_account(&namespace, &account));
+        }
         if injected && !same {
             stale.push((Scope::Namespace(namespace), Need::Compile));
         }
@@ -336,6 +353,30 @@ impl Observed {
         stale
     }
 
+    /// The same of an AccessPolicy.
+    fn after_access_policy(&self, namespace: &str) -> Stale {
+        let mut stale = self.after_mesh_tls(namespace);
+        stale.retain(|(scope, _)| *scope != Scope::Peers);
+        stale
+    }
+
+    /// Whether pods with a sidecar run under this service account.
+    #[must_use]
+    pub fn has_account(&self, namespace: &str, account: &str) -> bool {
+        let pods = self.namespaces.get(namespace).map(|of| &of.pods);
+        pods.is_some_and(|pods| pods.values().any(|pod| pod.injected && pod.account == account))
+    }
+
+    /// Namespaces whose policies name this service account, when the first pod has come under it, or the last has gone.
+    fn after_account(&self, namespace: &str, account: &str) -> Stale {
+        let whole = format!("{namespace}/{account}");
+        let naming = self.namespaces.iter().filter(|(_, of)| {
+            let specs = of.access_policies.values().filter_map(|policy| policy.resource.spec.as_ref().ok());
+            specs.into_iter().any(|spec| spec.accounts().any(|named| named == whole))
+        });
+        naming.map(|(name, _)| (Scope::Namespace(name.clone()), Need::Compile)).collect()
+    }
+
     /// Takes out an object.
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) -> Stale {
         if kind == Kind::ProxyBinding {
@@ -343,6 +384,9 @@ impl Observed {
             return was.map(|_| (Scope::ProxyBinding, Need::Compare)).into_iter().collect();
         }
         let injected = self.is_injected(namespace);
+        let pod =
+            self.namespaces.get(namespace).and_then(|of| of.pods.get(name)).filter(|_| kind == Kind::Pod);
+        let account = pod.filter(|pod| pod.injected).map(|pod| pod.account.clone());
         let Some(of) = self.namespaces.get_mut(namespace) else { return Stale::new() };
         let (was, need) = match kind {
             Kind::Namespace => (of.namespace.take().is_some(), Need::Compile),
@@ -351,6 +395,7 @@ impl Observed {
             Kind::BalancerPolicy => (of.balancer_policies.remove(name).is_some(), Need::Compile),
             Kind::CircuitPolicy => (of.circuit_policies.remove(name).is_some(), Need::Compile),
             Kind::MeshTls => (of.mesh_tls.remove(name).is_some(), Need::Compile),
+            Kind::AccessPolicy => (of.access_policies.remove(name).is_some(), Need::Compile),
             Kind::Pod => (of.pods.remove(name).is_some() && injected, Need::Compile),
             Kind::ConfigMap => (of.config_maps.remove(name).is_some(), Need::Compare),
             Kind::ProxyBinding => (false, Need::Compare),
@@ -364,11 +409,17 @@ impl Observed {
         let this = (Scope::Namespace(namespace.to_owned()), need);
         match kind {
             Kind::MeshTls => self.after_mesh_tls(namespace),
+            Kind::AccessPolicy => self.after_access_policy(namespace),
             Kind::ConfigMap => vec![(config_map_scope(self.system.as_deref(), namespace, name), need)],
             Kind::Namespace => {
                 vec![this, (Scope::Peers, Need::Compile), (Scope::ProxyBinding, Need::Compare)]
             }
-            Kind::Pod | Kind::Service => vec![this, (Scope::Peers, Need::Compile)],
+            Kind::Pod | Kind::Service => {
+                let mut stale = vec![this, (Scope::Peers, Need::Compile)];
+                let gone = account.filter(|account| !self.has_account(namespace, account));
+                stale.extend(gone.into_iter().flat_map(|account| self.after_account(namespace, &account)));
+                stale
+            }
             _ => vec![this],
         }
     }
@@ -405,6 +456,7 @@ impl Observed {
             Kind::BalancerPolicy => keys(namespace, &of.balancer_policies),
             Kind::CircuitPolicy => keys(namespace, &of.circuit_policies),
             Kind::MeshTls => keys(namespace, &of.mesh_tls),
+            Kind::AccessPolicy => keys(namespace, &of.access_policies),
             Kind::Pod => keys(namespace, &of.pods),
             Kind::ConfigMap => keys(namespace, &of.config_maps),
             Kind::ProxyBinding => Vec::new(),
@@ -444,6 +496,23 @@ fn store_mesh_tls(map: &mut BTreeMap<String, MeshTls>, name: String, new: MeshTl
     let need = match map.get(&name) {
         Some(old) if !old.compiles_like(&new) => Some(Need::Compile),
         Some(old) => (*old != new).then_some(Need::Compare),
+        None => Some(Need::Compile),
+    };
+    map.insert(name, new);
+    need
+}
+
+/// As [`store_resource`].
+fn store_access_policy(
+    map: &mut BTreeMap<String, AccessPolicy>,
+    name: String,
+    new: AccessPolicy,
+) -> Option<Need> {
+    let need = match map.get(&name) {
+        Some(old) if !old.resource.compiles_like(&new.resource) || old.unknown != new.unknown => {
+            Some(Need::Compile)
+        }
+        Some(old) => (old.resource.conditions != new.resource.conditions).then_some(Need::Compare),
         None => Some(Need::Compile),
     };
     map.insert(name, new);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, hash_map::DefaultHasher};
 use std::hash::{Hash as _, Hasher as _};
 
-use ferrule_config::{names, peers, shard};
+use ferrule_config::{access::UnknownAccess, names, peers, shard};
 use k8s_openapi::{
     api::{core::v1, rbac::v1::ClusterRoleBinding},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::pod::{self, Pod};
 use crate::api::{
-    BalancerPolicy, BalancerPolicySpec, CircuitPolicy, CircuitPolicySpec, MeshTLS, MeshTLSSpec,
-    MeshTLSStatus, Route, RouteSpec,
+    AccessPolicy as AccessPolicyResource, AccessPolicySpec, BalancerPolicy, BalancerPolicySpec,
+    CircuitPolicy, CircuitPolicySpec, MeshTLS, MeshTLSSpec, MeshTLSStatus, Route, RouteSpec,
 };
 
 /// Kinds of objects that are observed.
@@ -34,6 +34,8 @@ pub enum Kind {
     CircuitPolicy,
     /// Ferrule's MeshTLS.
     MeshTls,
+    /// Ferrule's AccessPolicy.
+    AccessPolicy,
     /// `v1` Pod that has not ended.
     Pod,
     /// `v1` ConfigMap that the operator wrote.
@@ -44,13 +46,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, those first that others refer to.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Namespace,
         Self::Service,
         Self::Route,
         Self::BalancerPolicy,
         Self::CircuitPolicy,
         Self::MeshTls,
+        Self::AccessPolicy,
         Self::Pod,
         Self::ConfigMap,
         Self::ProxyBinding,
@@ -75,6 +78,7 @@ impl Kind {
             Self::BalancerPolicy => ApiResource::erase::<BalancerPolicy>(&()),
             Self::CircuitPolicy => ApiResource::erase::<CircuitPolicy>(&()),
             Self::MeshTls => ApiResource::erase::<MeshTLS>(&()),
+            Self::AccessPolicy => ApiResource::erase::<AccessPolicyResource>(&()),
             Self::Pod => ApiResource::erase::<v1::Pod>(&()),
             Self::ConfigMap => ApiResource::erase::<v1::ConfigMap>(&()),
             Self::ProxyBinding => ApiResource::erase::<ClusterRoleBinding>(&()),
@@ -91,6 +95,7 @@ impl Kind {
             Self::BalancerPolicy => "BalancerPolicy",
             Self::CircuitPolicy => "CircuitPolicy",
             Self::MeshTls => "MeshTLS",
+            Self::AccessPolicy => "AccessPolicy",
             Self::Pod => "Pod",
             Self::ConfigMap => "ConfigMap",
             Self::ProxyBinding => "ClusterRoleBinding",
@@ -142,6 +147,7 @@ pub enum Body {
     BalancerPolicy(Box<Resource<BalancerPolicySpec>>),
     CircuitPolicy(Box<Resource<CircuitPolicySpec>>),
     MeshTls(Box<MeshTls>),
+    AccessPolicy(Box<AccessPolicy>),
     /// Nothing if it has ended.
     Pod(Option<Box<Pod>>),
     ConfigMap(ConfigMap),
@@ -203,6 +209,15 @@ pub struct MeshTls {
     pub status: MeshTLSStatus,
 }
 
+/// An AccessPolicy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessPolicy {
+    /// What the user wants.
+    pub resource: Resource<AccessPolicySpec>,
+    /// If that can't be read: what can, for those whom it was to protect.
+    pub unknown: Option<UnknownAccess>,
+}
+
 impl MeshTls {
     /// Whether it compiles to the same.
     pub(super) fn compiles_like(&self, other: &Self) -> bool {
@@ -259,6 +274,7 @@ impl Object {
             Kind::Route => Body::Route(Box::new(resource(metadata, &data))),
             Kind::BalancerPolicy => Body::BalancerPolicy(Box::new(resource(metadata, &data))),
             Kind::CircuitPolicy => Body::CircuitPolicy(Box::new(resource(metadata, &data))),
+            Kind::AccessPolicy => Body::AccessPolicy(Box::new(access_policy(metadata, &data))),
             Kind::MeshTls => Body::MeshTls(Box::new(MeshTls {
                 resource: resource(metadata, &data),
                 status: mesh_tls_status(&data),
@@ -336,6 +352,14 @@ fn resource<S: DeserializeOwned>(metadata: kube::core::ObjectMeta, data: &Value)
             .filter_map(|one| Condition::deserialize(one).ok())
             .collect(),
     }
+}
+
+fn access_policy(metadata: kube::core::ObjectMeta, data: &Value) -> AccessPolicy {
+    let resource: Resource<AccessPolicySpec> = resource(metadata, data);
+    let unknown = resource.spec.as_ref().err();
+    let spec = data.get("spec").unwrap_or(&Value::Null);
+    let unknown = unknown.map(|problem| UnknownAccess::of(spec, problem.clone()));
+    AccessPolicy { resource, unknown }
 }
 
 /// Field by field: one that can't be read must not take with it what has taken hold.

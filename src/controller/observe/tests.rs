@@ -126,6 +126,7 @@ fn a_field_of_another_version_is_named() {
 fn kinds_are_told_by_version_and_name() {
     assert_eq!(Kind::of("ferrule.dev/v1alpha1", "Route"), Some(Kind::Route));
     assert_eq!(Kind::of("ferrule.dev/v1alpha1", "MeshTLS"), Some(Kind::MeshTls));
+    assert_eq!(Kind::of("ferrule.dev/v1alpha1", "AccessPolicy"), Some(Kind::AccessPolicy));
     assert_eq!(Kind::of("v1", "Service"), Some(Kind::Service));
     assert_eq!(Kind::of("route.openshift.io/v1", "Route"), None);
 }
@@ -264,6 +265,48 @@ fn what_holds_for_the_mesh_makes_every_namespace_stale() {
     assert_eq!(observed.apply(tls("mesh", "Strict")), []);
     assert_eq!(observed.apply(tls("shop", "Strict")), [shop(Need::Compile), peers]);
     assert_eq!(observed.delete(Kind::MeshTls, "mesh", "strict"), all);
+}
+
+#[test]
+fn access_policies_make_those_stale_that_they_hold_for_and_no_addresses() {
+    let mut observed = Observed::default().with_system("mesh");
+    observed.apply(service(80));
+    let policy = |namespace: &str, spec: Value| {
+        let metadata = json!({ "name": "closed", "namespace": namespace });
+        object(Kind::AccessPolicy, json!({ "metadata": metadata, "spec": spec }))
+    };
+    let mesh = (Scope::Namespace("mesh".into()), Need::Compile);
+    assert_eq!(observed.apply(policy("shop", json!({ "allow": [] }))), [shop(Need::Compile)]);
+    assert_eq!(observed.apply(policy("shop", json!({ "allow": [] }))), []);
+    assert_eq!(observed.apply(policy("mesh", json!({ "allow": [] }))), [mesh.clone(), shop(Need::Compile)]);
+    assert_eq!(observed.delete(Kind::AccessPolicy, "mesh", "closed"), [mesh, shop(Need::Compile)]);
+    // What can't be read is told apart too.
+    let unknown = |audit: bool| policy("shop", json!({ "audit": audit, "later": 1 }));
+    assert_eq!(observed.apply(unknown(false)), [shop(Need::Compile)]);
+    assert_eq!(observed.apply(unknown(false)), []);
+    assert_eq!(observed.apply(unknown(true)), [shop(Need::Compile)]);
+}
+
+#[test]
+fn a_service_account_that_comes_or_goes_concerns_those_whose_policies_name_it() {
+    let mut observed = Observed::default();
+    let spec =
+        json!({ "allow": [{ "from": [{ "serviceAccount": "shop/cart" }, { "serviceAccount": "shop/*" }] }] });
+    let metadata = json!({ "name": "closed", "namespace": "pay" });
+    observed.apply(object(Kind::AccessPolicy, json!({ "metadata": metadata, "spec": spec })));
+    let pay = (Scope::Namespace("pay".into()), Need::Compile);
+    let named = |name: &str| {
+        let name = name.to_owned();
+        move |pod: &mut Value| pod["metadata"]["name"] = json!(name)
+    };
+    observed.apply(namespace(true));
+    assert!(observed.apply(pod("10.0.0.1", named("a"))).contains(&pay));
+    assert!(observed.has_account("shop", "cart"));
+    assert!(!observed.apply(pod("10.0.0.2", named("b"))).contains(&pay), "there is one already");
+    assert!(!observed.delete(Kind::Pod, "shop", "a").contains(&pay), "there is another one");
+    assert!(observed.delete(Kind::Pod, "shop", "b").contains(&pay));
+    let other = |pod: &mut Value| pod["spec"]["serviceAccountName"] = json!("other");
+    assert!(!observed.apply(pod("10.0.0.1", other)).contains(&pay), "nobody names it");
 }
 
 #[test]
