@@ -140,6 +140,8 @@ pub fn explain_reads_like_documentation(scene: &Scene) -> Result<()> {
         ("balancerpolicy.spec", &["targetRefs", "consistentHash", "Default: PeakEWMA"]),
         ("circuitpolicy.spec", &["targetRefs"]),
         ("meshtls.spec", &["mode"]),
+        ("accesspolicy.spec", &["allow", "deny", "audit", "Default"]),
+        ("accesspolicy.spec.allow.to.paths", &["decoded", "two ways"]),
     ] {
         let text = cluster.kubectl(&["explain", path])?;
         let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");

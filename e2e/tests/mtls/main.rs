@@ -1,5 +1,7 @@
-//! Group `mtls`: what goes between pods is encrypted, and who may come in without is said by MeshTLS.
+//! Group `mtls`: what goes between pods is encrypted, who may come in without is said by MeshTLS,
+//! and who may call what by AccessPolicy.
 
+mod access;
 mod ratchet;
 mod rights;
 mod strict;
@@ -36,6 +38,14 @@ const TESTS: &[Test] = &[
         "sidecars_read_what_they_need_and_strangers_nothing",
         rights::sidecars_read_what_they_need_and_strangers_nothing,
     ),
+    (
+        "a_policy_is_decided_by_identity_method_and_path",
+        access::a_policy_is_decided_by_identity_method_and_path,
+    ),
+    ("grpc_is_refused_with_its_own_status", access::grpc_is_refused_with_its_own_status),
+    ("bytes_are_refused_by_a_reset", access::bytes_are_refused_by_a_reset),
+    ("what_is_only_tried_is_counted_and_let_in", access::what_is_only_tried_is_counted_and_let_in),
+    ("invalid_access_policies_are_refused_by_field", access::invalid_access_policies_are_refused_by_field),
     (
         "strict_waits_for_plaintext_clients_and_takes_hold_without_them",
         ratchet::strict_waits_for_plaintext_clients,

@@ -96,9 +96,13 @@ pub fn sidecars_read_what_they_need_and_strangers_nothing(scene: &Scene) -> Resu
             account.may_not(reads, "configmaps", place, "")?;
             account.may_not(&["get"], "configmaps", place, "another")?;
             account.may_not(reads, "pods", place, "")?;
-            for resource in
-                ["configmaps", "services", "endpointslices.discovery.k8s.io", "meshtlses.ferrule.dev"]
-            {
+            for resource in [
+                "configmaps",
+                "services",
+                "endpointslices.discovery.k8s.io",
+                "meshtlses.ferrule.dev",
+                "accesspolicies.ferrule.dev",
+            ] {
                 account.may_not(changes, resource, place, "")?;
             }
         }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 pub use self::{
     guard::{Check, Guard},
     held::{Held, revoked},
+    path::meaning,
     policy::{Policy, Refusal, Verdict, Why},
     subject::{Asked, Subject},
 };

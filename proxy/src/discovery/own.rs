@@ -201,6 +201,34 @@ mod tests {
     }
 
     #[test]
+    fn all_policies_that_select_the_pod_hold_and_labels_that_can_t_be_read_change_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("labels");
+        std::fs::write(&path, "app=\"cart\"\n").expect("written");
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let telling = Arc::clone(&told);
+        let pod = Pod { namespace: "shop".into(), system: None, labels: Labels::File(path.clone()) };
+        let mut own = Own::new(pod, Modes::default(), move |holds| {
+            let names = holds.access.iter().map(|access| access.name().to_owned());
+            telling.lock().expect("sound").push(names.collect::<Vec<_>>().join(" "));
+        });
+        let mesh = |policies: &str| {
+            let text = format!(r#"{{"format":1,"namespace":"shop","access":[{policies}]}}"#);
+            serde_json::from_str::<Mesh>(&text).expect("parses")
+        };
+        let cart = r#"{"name":"cart","selector":{"matchLabels":{"app":"cart"}},"allow":[]}"#;
+        let web = r#"{"name":"web","selector":{"matchLabels":{"app":"web"}},"allow":[]}"#;
+        let all = r#"{"name":"all","later":true}"#;
+        own.update(Some(&mesh(&format!("{cart},{web},{all}"))));
+        own.update(Some(&mesh(&format!("{cart},{web},{all}"))));
+        std::fs::remove_file(&path).expect("removed");
+        own.update(Some(&mesh(cart)));
+        own.update(Some(&mesh("")));
+        own.update(None);
+        assert_eq!(*told.lock().expect("sound"), ["cart all", "cart", ""]);
+    }
+
+    #[test]
     fn labels_come_from_the_downward_api_s_file_and_follow_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("labels");

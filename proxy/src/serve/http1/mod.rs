@@ -398,7 +398,9 @@ struct Inbound<'a> {
 /// # Errors
 /// It is not allowed any more.
 fn tunnel(worker: &Worker, caller: Option<&Rc<Caller>>, head: Vec<u8>) -> Result<Option<Rc<Held>>, ()> {
-    let Some(caller) = caller else { return Ok(None) };
+    let kept: Option<Box<[u8]>> = caller.map(|_| head.as_slice().into());
+    buffer::give_back(head);
+    let (Some(caller), Some(head)) = (caller, kept) else { return Ok(None) };
     let decide = move |policy: &Policy, subject: &Subject<'_>| {
         let mut space = field_space();
         let Ok(Some((head, _))) = head::request(&head, &mut space) else {
