@@ -237,7 +237,7 @@ impl Inbound<'_> {
         let Self { address, worker, .. } = *self;
         let (_, service) = self.destination(Protocol::Detect);
         let _open = worker.telemetry.decided(IN, &service, told, Carried::Tcp);
-        // Decided before the application is asked for: whoever is refused learns nothing of it.
+        // Decided before a byte is passed on: whoever is refused learns nothing of the application.
         let Some(held) = worker.guard.hold(caller, |policy, subject| policy.decide(subject, None)) else {
             let error = io::Error::new(io::ErrorKind::PermissionDenied, "an AccessPolicy refuses it");
             return fail(client, &service, &error, worker);

@@ -33,7 +33,7 @@ pub const MAX_HEADERS: usize = 8;
 
 /// Header fields that no rule can ask about, in lower case: the connection's own, those that say who calls, which a client
 /// may have forged and which are overwritten afterwards, and the host, which has several places.
-pub const UNASKABLE_HEADERS: [&str; 14] = [
+pub const UNASKABLE_HEADERS: [&str; 13] = [
     "connection",
     "content-length",
     "ferrule-client",
@@ -47,7 +47,6 @@ pub const UNASKABLE_HEADERS: [&str; 14] = [
     "transfer-encoding",
     "upgrade",
     "x-forwarded-client-cert",
-    "x-forwarded-for",
 ];
 
 /// One policy, as a proxy reads it.

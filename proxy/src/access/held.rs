@@ -11,10 +11,13 @@ use std::{
 use super::{Policy, Subject, Verdict};
 use crate::peer::Caller;
 
+/// What is decided on a connection when another policy is in force.
+type Decide = dyn Fn(&Policy, &Subject<'_>) -> Verdict;
+
 /// A connection that was let in.
 pub struct Held {
     caller: Rc<Caller>,
-    decide: Box<dyn Fn(&Policy, &Subject<'_>) -> Verdict>,
+    decide: Box<Decide>,
     ended: Cell<bool>,
     waits: RefCell<Option<Waker>>,
 }
