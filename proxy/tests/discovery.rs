@@ -497,7 +497,10 @@ fn own() -> (Own, Arc<Mutex<Vec<TlsMode>>>) {
     let telling = Arc::clone(&told);
     let labels = Labels::Fixed([("app".to_owned(), "cart".to_owned())].into());
     let pod = Pod { namespace: "shop".into(), system: Some("ferrule-system".into()), labels };
-    (Own::new(pod, Modes::default(), move |modes| telling.lock().expect("sound").push(modes.mode)), told)
+    (
+        Own::new(pod, Modes::default(), move |holds| telling.lock().expect("sound").push(holds.modes.mode)),
+        told,
+    )
 }
 
 fn put_peers(server: &ApiServer, address: &str, account: &str) {
