@@ -27,6 +27,8 @@ struct Store {
     /// By path, such as `/api/v1/namespaces/shop/configmaps/ferrule`.
     objects: BTreeMap<String, Value>,
     watches: Vec<(String, mpsc::UnboundedSender<Value>)>,
+    /// What has happened, with its version and plural: a watch begins after the list that it follows, and misses nothing.
+    events: Vec<(u64, String, Value)>,
     writes: Vec<Write>,
     /// Writes to paths with these in them are refused.
     refused: Vec<String>,
@@ -118,6 +120,7 @@ impl Store {
 
     fn tell(&mut self, path: &str, event: &Value) {
         let plural = plural(path);
+        self.events.push((self.version, plural.clone(), event.clone()));
         self.watches.retain(|(of, watch)| *of != plural || watch.send(event.clone()).is_ok());
     }
 }
@@ -138,7 +141,8 @@ async fn answer(
     let mut store = api.store();
     if method == Method::GET {
         if query.contains_key("watch") {
-            return watch(&mut store, &path);
+            let since = query.get("resourceVersion").and_then(|version| version.parse().ok());
+            return watch(&mut store, &path, since.unwrap_or_default());
         }
         return match store.objects.get(&path) {
             Some(object) => Json(object).into_response(),
@@ -196,9 +200,13 @@ fn list(store: &Store, path: &str) -> Response {
     Json(json!({ "apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items })).into_response()
 }
 
-fn watch(store: &mut Store, path: &str) -> Response {
+fn watch(store: &mut Store, path: &str, since: u64) -> Response {
     let (sender, mut events) = mpsc::unbounded_channel();
-    store.watches.push((path.rsplit('/').next().unwrap_or_default().to_owned(), sender));
+    let plural = path.rsplit('/').next().unwrap_or_default();
+    for (_, _, event) in store.events.iter().filter(|(version, of, _)| *version > since && of == plural) {
+        let _ = sender.send(event.clone());
+    }
+    store.watches.push((plural.to_owned(), sender));
     let lines = futures::stream::poll_fn(move |context| events.poll_recv(context))
         .map(|event| Ok::<_, Infallible>(format!("{event}\n")));
     Body::from_stream(lines).into_response()

@@ -203,7 +203,7 @@ impl Context<'_> {
         let source = || Some(client.peer_addr().ok()?.ip());
         let check = worker.guard.check(caller.map(|caller| &**caller));
         let inbound = Inbound { caller: caller.map(|caller| &**caller), check, notes: &notes };
-        let (info, decision) = match decide(read, &snapshot, source, &worker.limits, &inbound, &mut out) {
+        let (info, decision) = match decide(read, &snapshot, source, &worker.limits, inbound, &mut out) {
             Ok(decided) => decided,
             Err(refusal) => {
                 buffer::give_back(out);
@@ -422,7 +422,7 @@ fn decide<'a>(
     snapshot: &'a Snapshot,
     source: impl FnOnce() -> Option<IpAddr>,
     limits: &Limits,
-    inbound: &Inbound<'_>,
+    inbound: Inbound<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(Info, Decision<'a>), Refusal> {
     let mut space = field_space();
@@ -439,12 +439,13 @@ fn decide<'a>(
         return Err(HeadError::TooManyFields.into());
     }
     let request = Request { method: head.method, path: head.path(), fields: head.fields };
-    let asked = || Asked { method: head.method, path: head.path(), fields: head.fields };
-    let decision = match &inbound.check {
-        Some(check) if check.refuses(&asked(), inbound.notes) => Decision::denied(),
+    let Request { method, path, fields } = request;
+    let Inbound { caller, check, notes } = inbound;
+    let decision = match check {
+        Some(check) if check.refuses(&Asked { method, path, fields }, notes) => Decision::denied(),
         _ => Decision::new(snapshot, &request, head.query(), source),
     };
-    let changes = inbound.caller.map_or_else(|| decision.request_headers(), Caller::headers);
+    let changes = caller.map_or_else(|| decision.request_headers(), Caller::headers);
     rewrite::request(out, &head, changes, &snapshot.cluster.service);
     let info = Info {
         framing: head.framing,
