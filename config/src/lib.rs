@@ -15,6 +15,7 @@ mod duration;
 pub mod identity;
 mod mesh;
 pub mod names;
+mod pattern;
 pub mod peers;
 pub mod probe;
 pub mod shard;
@@ -28,9 +29,10 @@ pub use balancer::{
 };
 pub use duration::{Duration, DurationError};
 pub use mesh::{
-    Backend, FORMAT, HeaderChange, HeaderMatch, HeaderValueMatch, Match, Mesh, PathMatch, RouteEntry, Rule,
-    Service, Timeouts,
+    Backend, FORMAT, HeaderChange, HeaderMatch, Match, Mesh, PathMatch, QueryMatch, RouteEntry, Rule, Service,
+    SourceMatch, Timeouts, ValueMatch,
 };
+pub use pattern::{MAX_PATTERN, Pattern, PatternError};
 pub use tls::{
     MAX_PLAINTEXT_CLIENTS, MinVersion, Modes, Peers, PlaintextClient, PlaintextReport, Selector, TlsMode,
     WorkloadTls,

@@ -76,6 +76,16 @@ pub struct Match {
     /// Conditions on header fields.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderMatch>,
+    /// Conditions on parameters of the query.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<QueryMatch>,
+    /// Hosts that the request may be for, in lower case and without a port: a name, or `*.` and a name, which stands
+    /// for whatever has one label or more before that name. Empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Who must have sent it.
+    #[serde(default, skip_serializing_if = "SourceMatch::is_empty")]
+    pub source: SourceMatch,
 }
 
 /// Condition on the path of a request.
@@ -84,28 +94,68 @@ pub struct Match {
 pub enum PathMatch {
     /// The whole path, byte for byte.
     Exact(String),
-    /// Leading path segments: `/v2` matches `/v2` and `/v2/x`, not `/v20`.
+    /// Leading segments: `/v2` matches `/v2`, `/v2/` and `/v2/x`, but not `/v20`.
     Prefix(String),
+    /// A [`Pattern`](crate::Pattern) for the whole path.
+    Regex(String),
 }
 
 /// Condition on a header field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderMatch {
-    /// Name, in lower case.
+    /// Name of the field in lower case.
     pub name: String,
-    /// What its value must be.
-    pub value: HeaderValueMatch,
+    /// What its value must be. Several fields of the name are joined by a comma first, as RFC 9110 §5.3 allows.
+    pub value: ValueMatch,
 }
 
-/// Condition on the value of a header field.
+/// Condition on a parameter of the query.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum HeaderValueMatch {
-    /// Byte for byte; several fields of the name are joined by a comma first, as RFC 9110 §5.3 allows.
+pub struct QueryMatch {
+    /// Name of the parameter, as it stands in the query: nothing is decoded.
+    pub name: String,
+    /// What its value must be, as it stands there. Of several parameters of the name the first counts.
+    pub value: ValueMatch,
+}
+
+/// Condition on the value of a header field or a parameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ValueMatch {
+    /// Byte for byte.
     Exact(String),
-    /// There is such a field (`true`) or there is none (`false`).
+    /// What it begins with.
+    Prefix(String),
+    /// A [`Pattern`](crate::Pattern) for the whole value.
+    Regex(String),
+    /// It is there (`true`) or it is not (`false`).
     Present(bool),
+}
+
+/// Condition on the pod that a request comes from. Its own sidecar decides, so it costs a request nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceMatch {
+    /// Its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Labels that it must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl SourceMatch {
+    /// Whether it lets everybody through.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { namespace, account, labels } = self;
+        namespace.is_none() && account.is_none() && labels.is_empty()
+    }
 }
 
 /// What happens to a request that matched.

@@ -71,7 +71,7 @@ fn application(address: SocketAddr, protocol: Protocol) -> Destination {
     let destination = Destination::new(Snapshot {
         cluster: Arc::new(cluster),
         protocol,
-        routes: Vec::new(),
+        routes: Arc::default(),
         rules: Vec::new(),
     });
     // Until a client is seen to speak first the application is connected at once: the sidecar on the other side may

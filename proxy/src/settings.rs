@@ -60,9 +60,10 @@ pub struct Settings {
     pub identity: Option<identity::Settings>,
     /// `FERRULE_MESH_TLS`: `permissive` (default), `strict` or `disabled`: what is accepted until a configuration says more.
     pub accepts: InboundPolicy,
-    /// `POD_NAMESPACE`, `FERRULE_SYSTEM_NAMESPACE` (the operator's, where it is told which pod has which address; without it
+    /// `POD_NAMESPACE`, `SERVICE_ACCOUNT`, `FERRULE_SYSTEM_NAMESPACE` (the operator's, where it is told which pod has which address; without it
     /// pods that are dialled by their address are spoken to plain), and `FERRULE_LABELS` (`KEY=VALUE`, comma-separated; default: the file `labels` in
-    /// `FERRULE_IDENTITY_FILES`): whose configuration says what is accepted. Without a namespace none does.
+    /// `FERRULE_IDENTITY_FILES`): whose configuration says what is accepted, and where requests come from. Without a
+    /// namespace none does, and no route for certain sources holds.
     pub pod: Option<Pod>,
     /// `POD_IPS`: the pod's own addresses, comma-separated. What goes there never leaves it and is not encrypted.
     pub own_addresses: Vec<IpAddr>,
@@ -270,8 +271,8 @@ fn pod(get: &impl Fn(&'static str) -> Option<String>) -> Result<Option<Pod>, Set
         Some(labels) => Labels::Fixed(labels?.into_iter().collect()),
         None => Labels::File(identity_files(get).join(names::LABELS_FILE)),
     };
-    let system = get("FERRULE_SYSTEM_NAMESPACE");
-    Ok(Some(Pod { namespace, system, labels }))
+    let (account, system) = (get("SERVICE_ACCOUNT"), get("FERRULE_SYSTEM_NAMESPACE"));
+    Ok(Some(Pod { namespace, account, system, labels }))
 }
 
 fn identity_files(get: &impl Fn(&'static str) -> Option<String>) -> PathBuf {

@@ -16,9 +16,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use ferrule_config::{HeaderChange, RouteEntry, Timeouts};
+use ferrule_config::{HeaderChange, Timeouts};
 
-use crate::{balance::Balancer, retry::Budget, tls::expected::Expected};
+use crate::{balance::Balancer, retry::Budget, route::Table, tls::expected::Expected};
 
 /// A port of a Service that this proxy sends traffic to.
 #[derive(Debug)]
@@ -71,8 +71,8 @@ pub struct Snapshot {
     pub cluster: Arc<Cluster>,
     /// What the Service declares that its port speaks.
     pub protocol: Protocol,
-    /// In order of precedence. Empty: there is no route and all requests go to `cluster`.
-    pub routes: Vec<RouteEntry>,
+    /// Which rule a request falls under. Empty: there is no route and all requests go to `cluster`.
+    pub routes: Arc<Table>,
     /// What the routes lead to.
     pub rules: Vec<Rule>,
 }

@@ -496,7 +496,7 @@ fn own() -> (Own, Arc<Mutex<Vec<TlsMode>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let telling = Arc::clone(&told);
     let labels = Labels::Fixed([("app".to_owned(), "cart".to_owned())].into());
-    let pod = Pod { namespace: "shop".into(), system: Some("ferrule-system".into()), labels };
+    let pod = Pod { namespace: "shop".into(), account: None, system: Some("ferrule-system".into()), labels };
     (
         Own::new(pod, Modes::default(), move |holds| telling.lock().expect("sound").push(holds.modes.mode)),
         told,

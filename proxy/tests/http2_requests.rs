@@ -14,7 +14,7 @@ use std::{
 };
 
 use ferrule_config::{
-    Backend, HeaderChange, HeaderMatch, HeaderValueMatch, Match, RouteEntry, Rule, Service, Timeouts,
+    Backend, HeaderChange, HeaderMatch, ValueMatch, Match, RouteEntry, Rule, Service, Timeouts,
 };
 use ferrule_proxy::app::App;
 use http2_harness::{CANCEL, Endpoint, Frame, NO_ERROR, Peer, REFUSED_STREAM, answer_all, metric, value};
@@ -84,7 +84,7 @@ async fn a_route_decides_each_request_of_a_connection_by_its_header() {
     let world = World::new();
     world.service("cart", &[v1.address]);
     world.service("cart-v2", &[v2.address]);
-    let beta = HeaderMatch { name: "x-user".into(), value: HeaderValueMatch::Exact("beta".into()) };
+    let beta = HeaderMatch { name: "x-user".into(), value: ValueMatch::Exact("beta".into()) };
     let entry = |matches, rule| RouteEntry { port: None, matches, rule };
     let routes = vec![
         entry(Match { headers: vec![beta], ..Match::default() }, 1),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use ferrule_config::{
-    Backend, HeaderChange, HeaderMatch, HeaderValueMatch, Match, PathMatch, RouteEntry, Rule, Service,
+    Backend, HeaderChange, HeaderMatch, ValueMatch, Match, PathMatch, RouteEntry, Rule, Service,
     Timeouts,
 };
 use support::{World, eventually, get, ok, read_all, read_head, server, talk};
@@ -58,7 +58,7 @@ async fn routes_decide_by_path_method_and_header() {
     let world = World::new();
     world.service("cart", &[v1]);
     world.service("cart-v2", &[v2]);
-    let beta = HeaderMatch { name: "x-user".into(), value: HeaderValueMatch::Exact("beta".into()) };
+    let beta = HeaderMatch { name: "x-user".into(), value: ValueMatch::Exact("beta".into()) };
     world.configure(
         "cart",
         Service {

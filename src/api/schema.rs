@@ -42,6 +42,18 @@ pub(super) const PATH: &str = r"^/([A-Za-z0-9/._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2}
 /// The name of a query parameter as it stands in a URL: RFC 3986 §3.4 without `&` and `=`, which end it.
 pub(super) const QUERY_NAME: &str = r"^([A-Za-z0-9._~!$'()*+,;:@/?-]|%[0-9A-Fa-f]{2})+$";
 
+/// The value of a query parameter as it stands in a URL: RFC 3986 §3.4 without `&`, which ends it.
+pub(super) const QUERY_VALUE: &str = r"^([A-Za-z0-9._~!$'()*+,;:@/?=-]|%[0-9A-Fa-f]{2})*$";
+/// A regular expression: printable ASCII.
+pub(super) const REGEX: &str = "^[ -~]+$";
+/// A host name in lower case, or `*.` and one.
+pub(super) const HOSTNAME: &str =
+    r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// The full name of a service of gRPC.
+pub(super) const GRPC_SERVICE: &str = r"^[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*)*$";
+/// The name of a method of gRPC.
+pub(super) const GRPC_METHOD: &str = "^[A-Za-z_][A-Za-z_0-9]*$";
+
 /// The schema of a [`Duration`].
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": 24, "pattern": Duration::PATTERN })
@@ -49,6 +61,13 @@ pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
 
 /// Most labels of a selector.
 pub(super) const LABELS_MAX: usize = 16;
+
+/// The schema of labels that a pod must have, up to [`LABELS_MAX`].
+pub(super) fn labels_or_none(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = labels(generator);
+    schema.remove("minProperties");
+    schema
+}
 
 /// The schema of the labels of a selector, 1 to [`LABELS_MAX`].
 pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ferrule_config::{
-    Backend, FORMAT, HeaderMatch, HeaderValueMatch, Match, Mesh, Modes, PathMatch, Peers, RouteEntry, Rule,
+    Backend, FORMAT, HeaderMatch, ValueMatch, Match, Mesh, Modes, PathMatch, Peers, RouteEntry, Rule,
     Service, TlsMode, shard,
 };
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ pub(super) fn objects(hop: &Hop) -> anyhow::Result<Vec<(String, Value)>> {
 fn route() -> Service {
     let header = |name: &str, value: &str| HeaderMatch {
         name: name.into(),
-        value: HeaderValueMatch::Exact(value.into()),
+        value: ValueMatch::Exact(value.into()),
     };
     let to = |service: &str| Backend {
         namespace: NAMESPACE.into(),

@@ -17,18 +17,12 @@ pub struct Affinity {
 }
 
 impl Affinity {
-    /// Of a request, as far as this balancer cares. `query`: what follows the question mark. `source`: gives the
-    /// client's address.
+    /// Of a request, as far as this balancer cares. `source`: gives the client's address.
     #[must_use]
-    pub fn of(
-        balancer: &Balancer,
-        request: &Request<'_>,
-        query: Option<&str>,
-        source: impl FnOnce() -> Option<IpAddr>,
-    ) -> Self {
+    pub fn of(balancer: &Balancer, request: &Request<'_>, source: impl FnOnce() -> Option<IpAddr>) -> Self {
         let hash = balancer.hash_key().and_then(|key| {
             let source = if *key == HashKey::SourceAddress { source() } else { None };
-            key::of(key, request, query, source)
+            key::of(key, request, source)
         });
         let session = balancer.session().and_then(|session| session::read(session, request.fields));
         Self { hash, session }
@@ -37,8 +31,7 @@ impl Affinity {
     /// Of a connection without requests: an address is all that it has.
     #[must_use]
     pub fn of_connection(balancer: &Balancer, source: impl FnOnce() -> Option<IpAddr>) -> Self {
-        let request = Request { method: "", path: "", fields: &[] };
-        Self { session: None, ..Self::of(balancer, &request, None, source) }
+        Self { session: None, ..Self::of(balancer, &Request::default(), source) }
     }
 
     /// Whether a request's header fields are needed to tell.
@@ -89,8 +82,9 @@ mod tests {
     #[test]
     fn the_default_looks_at_nothing() {
         let balancer = balancer(config::Balancer::default());
-        let request = Request { method: "GET", path: "/", fields: &[Field { name: "a", value: b"b" }] };
-        let of = Affinity::of(&balancer, &request, Some("a=b"), || panic!("nobody asked for the address"));
+        let fields = &[Field { name: "a", value: b"b" }];
+        let request = Request { path: "/", query: Some("a=b"), fields, ..Request::default() };
+        let of = Affinity::of(&balancer, &request, || panic!("nobody asked for the address"));
         assert_eq!(of, Affinity::default());
         assert!(!Affinity::needs_fields(&balancer));
         assert!(matches!(of.kept(&balancer, &endpoint(), &HeaderChange::default()), Cow::Borrowed(_)));

@@ -7,16 +7,16 @@ use ferrule_config::HashKey;
 use super::hash;
 use crate::{message::Field, route::Request};
 
-/// Hash of a request's key, or `None` when the request does not have what is to be hashed. `query`: what follows the
-/// question mark. `source`: address of the client.
+/// Hash of a request's key, or `None` when the request does not have what is to be hashed. `source`: address of the
+/// client.
 ///
 /// Several fields of one name are one value, joined by commas (RFC 9110 §5.3).
 #[must_use]
-pub fn of(key: &HashKey, request: &Request<'_>, query: Option<&str>, source: Option<IpAddr>) -> Option<u64> {
+pub fn of(key: &HashKey, request: &Request<'_>, source: Option<IpAddr>) -> Option<u64> {
     match key {
         HashKey::Header(name) => of_fields(request.fields, name),
         HashKey::Cookie(name) => cookie(request.fields, name).map(hash::of_bytes),
-        HashKey::Query(name) => parameter(query?, name).map(|value| hash::of_bytes(value.as_bytes())),
+        HashKey::Query(name) => parameter(request.query?, name).map(|value| hash::of_bytes(value.as_bytes())),
         HashKey::SourceAddress => source.map(hash::of_ip),
     }
 }
@@ -52,7 +52,8 @@ pub fn cookie<'a>(fields: &[Field<'a>], name: &str) -> Option<&'a [u8]> {
 }
 
 /// Value of the first parameter of this name, as it stands there: nothing is decoded.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+#[must_use]
+pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| match pair.split_once('=') {
         Some((key, value)) => (key == name).then_some(value),
         None => (pair == name).then_some(""),
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     fn header(name: &str, fields: &[Field<'_>]) -> Option<u64> {
-        of(&HashKey::Header(name.into()), &Request { method: "GET", path: "/", fields }, None, None)
+        of(&HashKey::Header(name.into()), &Request { fields, ..Request::default() }, None)
     }
 
     #[test]
@@ -103,12 +104,12 @@ mod tests {
 
     #[test]
     fn a_request_without_the_key_has_no_hash() {
-        let request = Request { method: "GET", path: "/", fields: &[] };
+        let request = Request { method: "GET", path: "/", ..Request::default() };
         for key in [HashKey::Cookie("a".into()), HashKey::Query("a".into()), HashKey::SourceAddress] {
-            assert_eq!(of(&key, &request, None, None), None);
+            assert_eq!(of(&key, &request, None), None);
         }
         let source = Some("10.0.0.1".parse().expect("an address"));
-        assert!(of(&HashKey::SourceAddress, &request, None, source).is_some());
+        assert!(of(&HashKey::SourceAddress, &request, source).is_some());
     }
 
     proptest! {

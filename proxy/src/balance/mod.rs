@@ -25,5 +25,6 @@ pub mod zones;
 pub use affinity::Affinity;
 pub use balancer::{Balancer, Pick};
 pub use endpoint::Endpoint;
+pub use key::parameter;
 pub use member::{Hints, Locality, Member, State};
 pub use peak_ewma::{Load, PeakEwma};

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     balance::{Balancer, Endpoint},
     http1::body::is_token,
+    route,
     snapshot::{Backend, Backends, Cluster, Protocol, Rule, Snapshot},
     tls::expected::{Expected, Source},
 };
@@ -26,6 +27,9 @@ pub(super) fn check(mesh: &Mesh) -> Result<(), ShardError> {
         let refuse = |what: String| Err(ShardError::Json(format!("service {name}: {what}")));
         if let Some(entry) = service.routes.iter().find(|entry| entry.rule >= service.rules.len()) {
             return refuse(format!("there is no rule {}", entry.rule));
+        }
+        if let Some(what) = service.routes.iter().find_map(|entry| route::fault(&entry.matches)) {
+            return refuse(what);
         }
         for PortBalancer { port_name, balancer } in &service.balancers {
             if let Some(what) = balancing::fault(balancer) {
@@ -61,8 +65,7 @@ pub(super) fn snapshot(world: &mut World, name: &Name, port: u16, now: Instant) 
     let cluster = Arc::new(cluster(world, name, &declared, now));
     let service = world.meshes.get(&name.namespace).and_then(|mesh| mesh.services.get(&name.name)).cloned();
     let service = service.unwrap_or_default();
-    let routes: Vec<_> =
-        service.routes.into_iter().filter(|entry| entry.port.is_none_or(|only| only == port)).collect();
+    let routes = world.table(name, port, service.routes);
     let rules = service.rules.into_iter().map(|rule| {
         let backends: Vec<_> = rule
             .backends
@@ -110,7 +113,7 @@ pub(super) fn pod(
     };
     let (service, port) = (format!("{namespace}/-").into(), address.port());
     let cluster = Cluster { service, port, protocol: Protocol::Detect, balancer, expected };
-    Snapshot { cluster: Arc::new(cluster), protocol: Protocol::Detect, routes: Vec::new(), rules: Vec::new() }
+    Snapshot { cluster: Arc::new(cluster), protocol: Protocol::Detect, routes: Arc::default(), rules: Vec::new() }
 }
 
 fn service_port(world: &World, name: &Name, port: u16) -> Option<ServicePort> {

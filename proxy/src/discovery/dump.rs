@@ -41,7 +41,7 @@ impl Keeper {
                     "port": port.port,
                     "protocol": format!("{:?}", snapshot.protocol).to_lowercase(),
                     "balancer": balancing::describe(&snapshot.cluster.balancer, now),
-                    "routes": snapshot.routes,
+                    "routes": snapshot.routes.entries(),
                     "rules": rules.collect::<Vec<_>>(),
                 })
             })

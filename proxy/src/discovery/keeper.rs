@@ -90,9 +90,13 @@ impl Keeper {
         telemetry: Arc<Telemetry>,
         commands: mpsc::WeakSender<Command>,
     ) -> Self {
+        let mut world = World::new(locality);
+        if let Some(own) = &own {
+            world.set_source(own.source());
+        }
         Self {
             origin,
-            world: World::new(locality),
+            world,
             directory,
             freshness,
             telemetry,
@@ -302,6 +306,7 @@ impl Keeper {
     /// Tells what holds for the pod, as soon as it is known. Its labels may change without any news.
     fn tell_own(&mut self) {
         let Some(own) = &mut self.own else { return };
+        self.world.set_source(own.source());
         if matches!(self.origin, Origin::Files) || self.world.has_configuration(own.namespace()) {
             own.update(self.world.meshes.get(own.namespace()));
         }
@@ -416,7 +421,7 @@ impl Keeper {
         });
         self.waiting.retain(|(_, _, answer)| !answer.is_closed());
         self.watch();
-        self.tell_own();
+        self.refresh();
         self.count();
         if let Origin::Kube(kube) = &self.origin {
             self.freshness.set_silence(kube.silence(now), now);

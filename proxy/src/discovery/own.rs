@@ -9,13 +9,15 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use ferrule_config::{Mesh, Modes, access::Access};
+use ferrule_config::{Mesh, Modes, SourceMatch, access::Access};
 
 /// The pod that this sidecar belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Its namespace.
     pub namespace: String,
+    /// Its service account, if that is known.
+    pub account: Option<String>,
     /// The operator's namespace, where it is told which pod has which address.
     pub system: Option<String>,
     /// Its labels.
@@ -30,6 +32,24 @@ pub enum Labels {
     /// In a file as Kubernetes' downward API writes it, which is exchanged when they change. While there is none there are no
     /// labels.
     File(PathBuf),
+}
+
+/// What of the pod decides over the routes of its requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    namespace: String,
+    account: Option<String>,
+    labels: BTreeMap<String, String>,
+}
+
+impl Source {
+    /// Whether the pod is as the condition wants it.
+    pub fn is(&self, condition: &SourceMatch) -> bool {
+        let SourceMatch { namespace, account, labels } = condition;
+        namespace.as_ref().is_none_or(|namespace| *namespace == self.namespace)
+            && (account.is_none() || *account == self.account)
+            && labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+    }
 }
 
 /// Labels that are read from a file. Kubernetes allows 256 KiB of annotations and says nothing of labels.
@@ -104,6 +124,12 @@ impl Own {
         self.pod.system.as_deref()
     }
 
+    /// The pod as the source of requests, as it is now.
+    pub(super) fn source(&self) -> Source {
+        let Pod { namespace, account, system: _, labels } = &self.pod;
+        Source { namespace: namespace.clone(), account: account.clone(), labels: labels.read() }
+    }
+
     /// Takes in the configuration of the namespace as it is now.
     pub(super) fn update(&mut self, mesh: Option<&Mesh>) {
         if mesh.is_none() && self.published.is_some() {
@@ -169,7 +195,7 @@ mod tests {
     fn own(labels: Labels) -> (Own, Arc<Mutex<Vec<TlsMode>>>) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let telling = Arc::clone(&told);
-        let pod = Pod { namespace: "shop".into(), system: None, labels };
+        let pod = Pod { namespace: "shop".into(), account: Some("cart".into()), system: None, labels };
         let own = Own::new(pod, Modes::default(), move |holds| {
             telling.lock().expect("sound").push(holds.modes.mode);
         });
@@ -207,7 +233,8 @@ mod tests {
         std::fs::write(&path, "app=\"cart\"\n").expect("written");
         let told = Arc::new(Mutex::new(Vec::new()));
         let telling = Arc::clone(&told);
-        let pod = Pod { namespace: "shop".into(), system: None, labels: Labels::File(path.clone()) };
+        let labels = Labels::File(path.clone());
+        let pod = Pod { namespace: "shop".into(), account: Some("cart".into()), system: None, labels };
         let mut own = Own::new(pod, Modes::default(), move |holds| {
             let names = holds.access.iter().map(|access| access.name().to_owned());
             telling.lock().expect("sound").push(names.collect::<Vec<_>>().join(" "));
@@ -226,6 +253,21 @@ mod tests {
         own.update(Some(&mesh("")));
         own.update(None);
         assert_eq!(*told.lock().expect("sound"), ["cart all", "cart", ""]);
+    }
+
+    #[test]
+    fn a_pod_is_what_all_conditions_say() {
+        let (own, _) = own(Labels::Fixed(BTreeMap::from([("app".to_owned(), "cart".to_owned())])));
+        let is = |namespace: Option<&str>, account: Option<&str>, label: Option<&str>| {
+            own.source().is(&SourceMatch {
+                namespace: namespace.map(str::to_owned),
+                account: account.map(str::to_owned),
+                labels: label.map(|value| ("app".to_owned(), value.to_owned())).into_iter().collect(),
+            })
+        };
+        assert!(is(None, None, None) && is(Some("shop"), Some("cart"), Some("cart")));
+        assert!(!is(Some("pay"), Some("cart"), Some("cart")));
+        assert!(!is(None, Some("web"), None) && !is(Some("shop"), None, Some("web")));
     }
 
     #[test]

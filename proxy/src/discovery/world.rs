@@ -6,13 +6,17 @@ use std::{
     sync::Arc,
 };
 
-use ferrule_config::{Mesh, shard};
+use ferrule_config::{Mesh, RouteEntry, shard};
 
 use super::{
     balancing::Balancing,
     objects::{ConfigMap, EndpointSlice, Name, Service},
+    own::Source,
 };
-use crate::balance::{Endpoint, Locality};
+use crate::{
+    balance::{Endpoint, Locality},
+    route::Table,
+};
 
 /// A piece of news.
 #[derive(Clone, Debug)]
@@ -53,6 +57,10 @@ pub(super) struct World {
     /// Services that a namespace's configuration was cut down to; where there is no entry it is whole.
     selected: HashMap<String, BTreeSet<String>>,
     endpoints: HashMap<SocketAddr, std::sync::Weak<Endpoint>>,
+    /// Tables in force: what has not changed is not made again each time that an endpoint comes or goes.
+    tables: HashMap<(Name, u16), std::sync::Weak<Table>>,
+    /// The pod that this proxy belongs to, if that is known.
+    source: Option<Source>,
     pub balancing: Balancing,
     touched: Touched,
 }
@@ -263,6 +271,35 @@ impl World {
         }
         self.endpoints.insert(address, Arc::downgrade(&endpoint));
         endpoint
+    }
+
+    /// The table of those entries that are for this port and for requests of this pod: the one that is in force, if it is
+    /// the same.
+    pub fn table(&mut self, name: &Name, port: u16, mut entries: Vec<RouteEntry>) -> Arc<Table> {
+        entries.retain(|entry| {
+            let source = &entry.matches.source;
+            entry.port.is_none_or(|only| only == port)
+                && (source.is_empty() || self.source.as_ref().is_some_and(|own| own.is(source)))
+        });
+        let key = (name.clone(), port);
+        if let Some(table) = self.tables.get(&key).and_then(std::sync::Weak::upgrade)
+            && table.entries() == entries
+        {
+            return table;
+        }
+        // It was tried when the configuration came.
+        let table = Arc::new(Table::new(entries).unwrap_or_default());
+        self.tables.retain(|_, table| table.strong_count() > 0);
+        self.tables.insert(key, Arc::downgrade(&table));
+        table
+    }
+
+    /// Takes in what the pod of this proxy is now. What is routed by that may change.
+    pub fn set_source(&mut self, source: Source) {
+        if self.source.as_ref() != Some(&source) {
+            self.source = Some(source);
+            self.touched.all = true;
+        }
     }
 
     /// What has changed since this was last called.

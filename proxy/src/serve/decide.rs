@@ -9,7 +9,7 @@ use crate::{
     balance::Affinity,
     cause::Cause,
     direction::Direction,
-    route::{self, Request},
+    route::Request,
     snapshot::{Backend, Cluster, Destination, Rule, Snapshot},
     telemetry::Notes,
 };
@@ -38,16 +38,15 @@ impl<'a> Decision<'a> {
         Self::refused(Cause::AccessDenied, detail.to_owned())
     }
 
-    /// Decides on a request. `query`: what follows the question mark. `source`: gives the client's address.
+    /// Decides on a request. `source`: gives the client's address.
     pub fn new(
         snapshot: &'a Snapshot,
         request: &Request<'_>,
-        query: Option<&str>,
         source: impl FnOnce() -> Option<IpAddr>,
     ) -> Self {
         let decision = Self::routed(snapshot, request);
         let Ok(cluster) = &decision.target else { return decision };
-        Self { affinity: Affinity::of(&cluster.balancer, request, query, source), ..decision }
+        Self { affinity: Affinity::of(&cluster.balancer, request, source), ..decision }
     }
 
     fn routed(snapshot: &'a Snapshot, request: &Request<'_>) -> Self {
@@ -55,13 +54,13 @@ impl<'a> Decision<'a> {
         if snapshot.routes.is_empty() {
             return Self { rule: None, target: Ok(Arc::clone(&snapshot.cluster)), affinity };
         }
-        let Some(index) = route::decide(&snapshot.routes, request) else {
+        let Some(found) = snapshot.routes.decide(request) else {
             let service = &snapshot.cluster.service;
             let detail =
                 format!("no rule of a Route of {service} matches {} {}", request.method, request.path);
             return Self::refused(Cause::NoRoute, detail);
         };
-        let rule = &snapshot.rules[index];
+        let rule = &snapshot.rules[found.rule];
         let target = match rule.backends.pick(|n| fastrand::u64(0..n)) {
             Some(Backend::Cluster(cluster)) => Ok(Arc::clone(cluster)),
             Some(Backend::Missing(name)) => {

@@ -151,7 +151,8 @@ fn decide<'a>(
     if check.is_some_and(|check| check.refuses(&Asked { method: head.method(), path, fields }, notes)) {
         return Decision::denied();
     }
-    Decision::new(snapshot, &Request { method: head.method(), path, fields }, query, || source)
+    let authority = head.authority().as_bytes();
+    Decision::new(snapshot, &Request { method: head.method(), path, query, authority, fields }, || source)
 }
 
 /// Answers in the place of an endpoint: to gRPC as gRPC has it, trailers alone, with a status of its own, which is

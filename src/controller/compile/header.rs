@@ -1,8 +1,8 @@
-//! Header fields and paths, from what users write to what proxies read.
+//! Header fields, parameters and paths, from what users write to what proxies read.
 
 use std::collections::BTreeSet;
 
-use ferrule_config::{HeaderChange, HeaderMatch, HeaderValueMatch, PathMatch};
+use ferrule_config::{HeaderChange, HeaderMatch, PathMatch, Pattern, QueryMatch, ValueMatch};
 
 use crate::api::{FORBIDDEN_HEADERS, route};
 
@@ -21,23 +21,31 @@ pub(super) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> I
 
 /// A condition on the path.
 pub(super) fn path(path: &route::PathMatch, field: &str) -> Result<PathMatch, Invalid> {
-    let route::PathMatch { exact, prefix } = path;
-    match (exact, prefix) {
-        (Some(exact), None) => {
+    let route::PathMatch { exact, prefix, regex } = path;
+    match (exact, prefix, regex) {
+        (Some(exact), None, None) => {
             path_text(exact, &format!("{field}.exact"))?;
             Ok(PathMatch::Exact(exact.clone()))
         }
-        (None, Some(prefix)) => {
+        (None, Some(prefix), None) => {
             path_text(prefix, &format!("{field}.prefix"))?;
             // `/v2/` and `/v2` mean the same and must not differ in precedence.
             let trimmed = prefix.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(prefix);
             Ok(PathMatch::Prefix(trimmed.to_owned()))
         }
-        (None, None) | (Some(_), Some(_)) => Err(invalid(field, "give exactly one of exact and prefix")),
+        (None, None, Some(regex)) => Ok(PathMatch::Regex(pattern(regex, &format!("{field}.regex"))?)),
+        _ => Err(invalid(field, "give exactly one of exact, prefix and regex")),
     }
 }
 
-fn path_text(path: &str, field: &str) -> Result<(), Invalid> {
+/// A regular expression that the proxy can compile.
+fn pattern(text: &str, field: &str) -> Result<String, Invalid> {
+    Pattern::new(text).map_err(|error| invalid(field, format!("{text:?}: {error}")))?;
+    Ok(text.to_owned())
+}
+
+/// A path that a request can have.
+pub(super) fn path_text(path: &str, field: &str) -> Result<(), Invalid> {
     if !path.starts_with('/') {
         return Err(invalid(field, format!("{path:?} must start with /")));
     }
@@ -63,20 +71,65 @@ pub(super) fn matches(headers: &[route::HeaderMatch], field: &str) -> Result<Vec
     let mut result = Vec::with_capacity(headers.len());
     for (index, header) in headers.iter().enumerate() {
         let field = format!("{field}[{index}]");
-        let route::HeaderMatch { name, exact, present } = header;
+        let route::HeaderMatch { name, exact, prefix, regex, present } = header;
         let name = unique(name, &mut seen, &field)?;
-        let value = match (exact, present) {
-            (Some(exact), None) => HeaderValueMatch::Exact(value(exact, &field)?),
-            (None, Some(present)) => HeaderValueMatch::Present(*present),
-            (None, None) | (Some(_), Some(_)) => {
-                return Err(invalid(field, "give exactly one of exact and present"));
-            }
-        };
+        let text = |text: &Option<String>| text.as_deref().map(|text| value(text, &field)).transpose();
+        let value = condition(text(exact)?, text(prefix)?, regex.as_deref(), *present, &field)?;
         result.push(HeaderMatch { name, value });
     }
     // All must hold, so their order has no meaning, and without one equal matches are equal.
     result.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(result)
+}
+
+/// Conditions on parameters of the query; each name once.
+pub(super) fn query(parameters: &[route::QueryMatch], field: &str) -> Result<Vec<QueryMatch>, Invalid> {
+    let mut seen = BTreeSet::new();
+    let mut result = Vec::with_capacity(parameters.len());
+    for (index, parameter) in parameters.iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        let route::QueryMatch { name, exact, prefix, regex, present } = parameter;
+        if name.is_empty() || !in_query(name) || name.contains('=') {
+            return Err(invalid(
+                format!("{field}.name"),
+                format!("{name:?} is not the name of a query parameter"),
+            ));
+        }
+        if !seen.insert(name) {
+            return Err(invalid(format!("{field}.name"), format!("{name} is there twice")));
+        }
+        for text in [exact, prefix].into_iter().flatten() {
+            if !in_query(text) {
+                let problem = format!("{text:?} must be written as it stands in a URL, and without &");
+                return Err(invalid(&field, problem));
+            }
+        }
+        let value = condition(exact.clone(), prefix.clone(), regex.as_deref(), *present, &field)?;
+        result.push(QueryMatch { name: name.clone(), value });
+    }
+    result.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(result)
+}
+
+fn condition(
+    exact: Option<String>,
+    prefix: Option<String>,
+    regex: Option<&str>,
+    present: Option<bool>,
+    field: &str,
+) -> Result<ValueMatch, Invalid> {
+    match (exact, prefix, regex, present) {
+        (Some(exact), None, None, None) => Ok(ValueMatch::Exact(exact)),
+        (None, Some(prefix), None, None) => Ok(ValueMatch::Prefix(prefix)),
+        (None, None, Some(regex), None) => Ok(ValueMatch::Regex(pattern(regex, &format!("{field}.regex"))?)),
+        (None, None, None, Some(present)) => Ok(ValueMatch::Present(present)),
+        _ => Err(invalid(field, "give exactly one of exact, prefix, regex and present")),
+    }
+}
+
+/// Whether a text can be a part of a query and of no more than one parameter.
+fn in_query(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'&' | b'#'))
 }
 
 /// Changes to a header section.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrule_config::{Backend, HeaderChange, Match, RouteEntry, Rule, Service, Timeouts};
+use ferrule_config::{
+    Backend, HeaderChange, Match, PathMatch, RouteEntry, Rule, Service, SourceMatch, Timeouts,
+};
 
 use crate::{
     api::{
@@ -42,7 +44,7 @@ pub(super) fn compile(namespace: &str, of: &Observation) -> (BTreeMap<String, Se
     let mut in_force = Vec::new();
     for (name, resource) in &of.routes {
         let parsed = match &resource.spec {
-            Ok(spec) => parse(spec).map_err(|error| error.to_string()),
+            Ok(spec) => parse(namespace, spec).map_err(|error| error.to_string()),
             Err(error) => Err(error.clone()),
         };
         match parsed {
@@ -60,7 +62,7 @@ pub(super) fn compile(namespace: &str, of: &Observation) -> (BTreeMap<String, Se
     (services(namespace, of, &in_force), verdicts)
 }
 
-fn parse(spec: &RouteSpec) -> Result<Parsed<'_>, Invalid> {
+fn parse<'a>(namespace: &str, spec: &'a RouteSpec) -> Result<Parsed<'a>, Invalid> {
     let RouteSpec { target_refs, rules } = spec;
     if target_refs.is_empty() {
         return Err(invalid("spec.targetRefs", "name at least one Service"));
@@ -72,7 +74,7 @@ fn parse(spec: &RouteSpec) -> Result<Parsed<'_>, Invalid> {
     let mut parsed = Vec::with_capacity(rules.len());
     for (index, rule) in rules.iter().enumerate() {
         let field = format!("spec.rules[{index}]");
-        let rule = parse_rule(rule, index, &field)?;
+        let rule = parse_rule(namespace, rule, index, &field)?;
         if !names.insert(rule.name.clone()) {
             return Err(invalid(
                 format!("{field}.name"),
@@ -84,11 +86,16 @@ fn parse(spec: &RouteSpec) -> Result<Parsed<'_>, Invalid> {
     Ok(Parsed { targets: target_refs, rules: parsed })
 }
 
-fn parse_rule<'a>(rule: &'a RouteRule, index: usize, field: &str) -> Result<ParsedRule<'a>, Invalid> {
+fn parse_rule<'a>(
+    namespace: &str,
+    rule: &'a RouteRule,
+    index: usize,
+    field: &str,
+) -> Result<ParsedRule<'a>, Invalid> {
     let RouteRule { name, matches, backend_refs, request_headers, response_headers, timeouts } = rule;
     let mut conditions = Vec::with_capacity(matches.len());
     for (place, conditions_of) in matches.iter().enumerate() {
-        conditions.push(parse_match(conditions_of, &format!("{field}.matches[{place}]"))?);
+        conditions.push(parse_match(namespace, conditions_of, &format!("{field}.matches[{place}]"))?);
     }
     if conditions.is_empty() {
         conditions.push(Match::default());
@@ -111,8 +118,8 @@ fn parse_rule<'a>(rule: &'a RouteRule, index: usize, field: &str) -> Result<Pars
     })
 }
 
-fn parse_match(conditions: &route::Match, field: &str) -> Result<Match, Invalid> {
-    let route::Match { path, method, headers } = conditions;
+fn parse_match(namespace: &str, conditions: &route::Match, field: &str) -> Result<Match, Invalid> {
+    let route::Match { path, method, headers, query_params, hostnames, grpc, source } = conditions;
     if let Some(method) = method {
         let token =
             |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
@@ -123,11 +130,87 @@ fn parse_match(conditions: &route::Match, field: &str) -> Result<Match, Invalid>
             ));
         }
     }
+    let path = match (path, grpc) {
+        (path, None) => path.as_ref().map(|path| header::path(path, &format!("{field}.path"))).transpose()?,
+        (None, Some(grpc)) if method.is_none() => Some(grpc_path(grpc, &format!("{field}.grpc"))?),
+        (_, Some(_)) => {
+            let problem = "stands for a condition on the path; leave path and method out";
+            return Err(invalid(format!("{field}.grpc"), problem));
+        }
+    };
+    let mut hosts = hostnames.clone();
+    hosts.sort();
+    hosts.dedup();
+    for (index, host) in hostnames.iter().enumerate() {
+        if !is_hostname(host) {
+            let problem = format!("{host:?} must be a name in lower case, or *. and a name");
+            return Err(invalid(format!("{field}.hostnames[{index}]"), problem));
+        }
+    }
     Ok(Match {
-        path: path.as_ref().map(|path| header::path(path, &format!("{field}.path"))).transpose()?,
+        path,
         method: method.clone(),
         headers: header::matches(headers, &format!("{field}.headers"))?,
+        query: header::query(query_params, &format!("{field}.queryParams"))?,
+        hosts,
+        source: parse_source(namespace, source.as_ref(), &format!("{field}.source"))?,
     })
+}
+
+/// A call's path is `/SERVICE/METHOD` (gRPC over HTTP/2, Requests).
+fn grpc_path(grpc: &route::GrpcMatch, field: &str) -> Result<PathMatch, Invalid> {
+    let route::GrpcMatch { service, method } = grpc;
+    let word = |text: &str| {
+        !text.starts_with(|first: char| first.is_ascii_digit())
+            && !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    if let Some(service) = service.as_ref().filter(|service| !service.split('.').all(word)) {
+        let problem = format!("{service:?} must be the full name of a service, like shop.v1.Cart");
+        return Err(invalid(format!("{field}.service"), problem));
+    }
+    if let Some(method) = method.as_ref().filter(|method| !word(method)) {
+        return Err(invalid(
+            format!("{field}.method"),
+            format!("{method:?} must be the name of a method, like AddItem"),
+        ));
+    }
+    match (service, method) {
+        (Some(service), Some(method)) => Ok(PathMatch::Exact(format!("/{service}/{method}"))),
+        (Some(service), None) => Ok(PathMatch::Prefix(format!("/{service}"))),
+        (None, Some(method)) => Ok(PathMatch::Regex(format!("/[^/]+/{method}"))),
+        (None, None) => Err(invalid(field, "give service, method or both")),
+    }
+}
+
+fn is_hostname(host: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    host.len() <= 253 && host.strip_prefix("*.").unwrap_or(host).split('.').all(label)
+}
+
+fn parse_source(
+    namespace: &str,
+    source: Option<&route::SourceMatch>,
+    field: &str,
+) -> Result<SourceMatch, Invalid> {
+    let Some(source) = source else { return Ok(SourceMatch::default()) };
+    let route::SourceMatch { namespace: named, service_account, pod_labels } = source;
+    let own = || service_account.is_some().then(|| namespace.to_owned());
+    let source = SourceMatch {
+        namespace: named.clone().or_else(own),
+        account: service_account.clone(),
+        labels: pod_labels.clone(),
+    };
+    if source.is_empty() {
+        return Err(invalid(field, "give namespace, serviceAccount or podLabels"));
+    }
+    Ok(source)
 }
 
 /// `0s` means no limit, which the configuration writes as none.

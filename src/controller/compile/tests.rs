@@ -9,6 +9,7 @@ use crate::controller::observe::Object;
 
 mod access_policy;
 mod balancer;
+mod matches;
 mod mesh_tls;
 mod strict;
 

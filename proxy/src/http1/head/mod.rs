@@ -87,6 +87,8 @@ pub struct RequestHead<'a> {
     pub version: Version,
     /// Fields in their order.
     pub fields: &'a [Field<'a>],
+    /// Value of the `Host` field; empty if there is none.
+    pub host: &'a [u8],
     /// How its body ends.
     pub framing: Framing,
     /// Whether the client wants to send further requests on this connection.
@@ -114,6 +116,16 @@ impl<'a> RequestHead<'a> {
     #[must_use]
     pub fn query(&self) -> Option<&'a str> {
         self.path_and_query().split_once('?').map(|(_, query)| query)
+    }
+
+    /// Host that it is for, and maybe a port: the target's if that names one (RFC 9112 §3.2.2).
+    #[must_use]
+    pub fn authority(&self) -> &'a [u8] {
+        match self.form {
+            Form::Absolute { authority, .. } => authority.as_bytes(),
+            Form::Authority => self.target.as_bytes(),
+            Form::Origin | Form::Asterisk => self.host,
+        }
     }
 
     fn path_and_query(&self) -> &'a str {
@@ -204,6 +216,7 @@ pub fn request<'a>(
         form,
         version,
         fields,
+        host: noted.host.unwrap_or_default(),
         framing,
         keep_alive: noted.options.keep_alive(version),
         upgrade,

@@ -438,12 +438,18 @@ fn decide<'a>(
     if head.fields.len() > limits.fields {
         return Err(HeadError::TooManyFields.into());
     }
-    let request = Request { method: head.method, path: head.path(), fields: head.fields };
-    let Request { method, path, fields } = request;
+    let request = Request {
+        method: head.method,
+        path: head.path(),
+        query: head.query(),
+        authority: head.authority(),
+        fields: head.fields,
+    };
+    let Request { method, path, fields, .. } = request;
     let Inbound { caller, check, notes } = inbound;
     let decision = match check {
         Some(check) if check.refuses(&Asked { method, path, fields }, notes) => Decision::denied(),
-        _ => Decision::new(snapshot, &request, head.query(), source),
+        _ => Decision::new(snapshot, &request, source),
     };
     let changes = caller.map_or_else(|| decision.request_headers(), Caller::headers);
     rewrite::request(out, &head, changes, &snapshot.cluster.service);

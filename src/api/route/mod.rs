@@ -1,12 +1,15 @@
 //! `Route`: what happens to the requests for a Service.
 
+mod matches;
+
 use ferrule_config::Duration;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+pub use self::matches::{GrpcMatch, HeaderMatch, Match, PathMatch, QueryMatch, SourceMatch};
 use super::{
     ServiceTarget, Status,
-    schema::{self, HEADER_VALUE, PATH, SERVICE_NAME, TOKEN},
+    schema::{self, HEADER_VALUE, SERVICE_NAME, TOKEN},
 };
 
 /// A Route decides what happens to the HTTP requests that pods of the mesh send to a Service: which Service
@@ -63,8 +66,8 @@ pub struct RouteSpec {
     )]
     pub target_refs: Vec<ServiceTarget>,
     /// What to do with which requests; 1 to 16. The rule with the most specific match decides, in Gateway
-    /// API's order: exact path, longest prefix, method, number of headers; of equals the first. A request
-    /// that no rule matches is answered with 404.
+    /// API's order: exact path, longest prefix, regular expression for the path, method, number of headers, number of
+    /// query parameters, host name, source; of equals the first. A request that no rule matches is answered with 404.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(
         merge_strategy = ListMerge::Atomic,
@@ -104,63 +107,6 @@ pub struct RouteRule {
     /// Time limits. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
-}
-
-/// Conditions on a request; all that are given must hold.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Match {
-    /// Condition on the path. Default: any path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathMatch>,
-    /// Method of the request in capitals, for example GET. Default: any method.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), regex(pattern = "^[A-Z]([A-Z0-9_-]*[A-Z0-9])?$"))]
-    pub method: Option<String>,
-    /// Conditions on header fields, all of which must hold; up to 16, each name once, case ignored.
-    /// Default: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub headers: Vec<HeaderMatch>,
-}
-
-/// Condition on the path of a request, without its query: exactly one of the fields.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = ("has(self.exact) != has(self.prefix)", "path: give exactly one of exact and prefix"),
-    validation = ("!has(self.exact) || !self.exact.matches('//|/[.][.]?(/|$)')",
-        "path.exact: must not contain //, /./ or /../, nor end in /. or /.., as no request would match"),
-    validation = ("!has(self.prefix) || !self.prefix.matches('//|/[.][.]?(/|$)')",
-        "path.prefix: must not contain //, /./ or /../, nor end in /. or /.., as no request would match")
-)]
-pub struct PathMatch {
-    /// The whole path, byte for byte, for example /login.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
-    pub exact: Option<String>,
-    /// Leading segments of the path: /v2 matches /v2, /v2/ and /v2/x, but not /v20.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
-    pub prefix: Option<String>,
-}
-
-/// Condition on a header field: its name and exactly one of `exact` and `present`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = ("has(self.exact) != has(self.present)", "headers: give exactly one of exact and present for each name"))]
-pub struct HeaderMatch {
-    /// Name of the field; case is ignored.
-    #[schemars(length(min = 1, max = 256), regex(pattern = TOKEN))]
-    pub name: String,
-    /// The value, byte for byte. Several fields of the name are joined by a comma first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096), regex(pattern = HEADER_VALUE))]
-    pub exact: Option<String>,
-    /// Whether there is such a field (true) or there is none (false).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub present: Option<bool>,
 }
 
 /// A Service that answers a share of the requests.
