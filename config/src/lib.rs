@@ -10,6 +10,7 @@
 //! Kubernetes clients or sockets, so that both sides can depend on it and on nothing of each other.
 
 pub mod access;
+mod act;
 mod balancer;
 mod duration;
 pub mod identity;
@@ -22,6 +23,7 @@ pub mod shard;
 mod tls;
 pub mod trust;
 
+pub use act::{Abort, Cors, Delay, DirectResponse, Fault, FaultStatus, PathRewrite, Redirect, Rewrite};
 pub use balancer::{
     Algorithm, Balancer, ConsistentHash, EndpointWeight, HashKey, MAX_RING_SIZE, MAX_SESSION_TTL,
     MAX_SLOW_START, MAX_TABLE_SIZE, MAX_WEIGHT, MAX_WEIGHTS, MIN_HASH_SIZE, PortBalancer, Session,
@@ -29,8 +31,8 @@ pub use balancer::{
 };
 pub use duration::{Duration, DurationError};
 pub use mesh::{
-    Backend, FORMAT, HeaderChange, HeaderMatch, Match, Mesh, PathMatch, QueryMatch, RouteEntry, Rule, Service,
-    SourceMatch, Timeouts, ValueMatch,
+    Backend, FORMAT, HeaderChange, HeaderMatch, Match, Mesh, PathMatch, QueryMatch, RouteEntry, Rule,
+    Service, SourceMatch, Timeouts, ValueMatch,
 };
 pub use pattern::{MAX_PATTERN, Pattern, PatternError};
 pub use tls::{

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Peers, PortBalancer, WorkloadTls, access::Access};
+use crate::{
+    Cors, DirectResponse, Duration, Fault, Peers, PortBalancer, Redirect, Rewrite, WorkloadTls, access::Access,
+};
 
 /// Version of this format. A proxy refuses a [`Mesh`] of a newer one and keeps what it has.
 pub const FORMAT: u32 = 1;
@@ -176,10 +178,25 @@ pub struct Rule {
     /// Time limits.
     #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
     pub timeouts: Timeouts,
+    /// Another host or path on the way to the endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewrite>,
+    /// The client is sent elsewhere, and the request nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// The sidecar answers, and the request is sent nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_response: Option<DirectResponse>,
+    /// What goes wrong on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// Which other sites' pages may make these requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 /// A Service that gets a share of the requests.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backend {
     /// Namespace of the Service.
@@ -191,6 +208,12 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Share of the requests in proportion to the sum of the rule's weights.
     pub weight: u32,
+    /// Changes to the request's header, after those of the rule.
+    #[serde(default, skip_serializing_if = "HeaderChange::is_empty")]
+    pub request_headers: HeaderChange,
+    /// Changes to the response's header, after those of the rule.
+    #[serde(default, skip_serializing_if = "HeaderChange::is_empty")]
+    pub response_headers: HeaderChange,
 }
 
 /// Changes to a header section, applied in the order remove, set, add.
@@ -214,6 +237,20 @@ impl HeaderChange {
     pub fn is_empty(&self) -> bool {
         let Self { set, add, remove } = self;
         set.is_empty() && add.is_empty() && remove.is_empty()
+    }
+
+    /// These changes and then the others, as one.
+    #[must_use]
+    pub fn then(&self, later: &Self) -> Self {
+        let keeps =
+            |name: &String| !later.remove.contains(name) && !later.set.iter().any(|(set, _)| set == name);
+        let fields = |fields: &[(String, String)]| -> Vec<_> {
+            fields.iter().filter(|(name, _)| keeps(name)).cloned().collect()
+        };
+        let remove = self.remove.iter().chain(&later.remove).cloned().collect();
+        let set = fields(&self.set).into_iter().chain(later.set.iter().cloned()).collect();
+        let add = fields(&self.add).into_iter().chain(later.add.iter().cloned()).collect();
+        Self { set, add, remove }
     }
 }
 

@@ -126,6 +126,9 @@ mod tests {
         for _ in 0..10 {
             assert!(!pattern.matches(text.as_bytes()));
         }
-        assert!(begun.elapsed().as_secs() < 5, "it would take longer than the world lasts if it tried each way");
+        assert!(
+            begun.elapsed().as_secs() < 5,
+            "it would take longer than the world lasts if it tried each way"
+        );
     }
 }

@@ -42,8 +42,7 @@ fn decide(criterion: &mut Criterion) {
     let mut ask = |kind: &str, size: usize, table: &Table, path: &str, user: Option<&str>| {
         let mut fields = fields.to_vec();
         fields.extend(user.map(|user| Field { name: "X-User", value: user.as_bytes() }));
-        let request =
-            Request { method: "GET", path, query: None, authority: FIELDS[0].1, fields: &fields };
+        let request = Request { method: "GET", path, query: None, authority: FIELDS[0].1, fields: &fields };
         assert_eq!(table.decide(&request).map(|found| found.rule), Some(size - 1), "{kind} {size}");
         group.bench_function(BenchmarkId::new(kind, size), |bencher| {
             bencher.iter(|| black_box(table).decide(black_box(&request)));
@@ -62,14 +61,24 @@ fn decide(criterion: &mut Criterion) {
         let headers = table(size, |rule| header("x-user".into(), format!("user-{rule}")));
         ask("header", size, &headers, "/api/v1/items/7", Some(&format!("user-{last}")));
         let names = table(size, |rule| {
-            if rule == last { header("x-user".into(), "a".into()) } else { header(format!("x-{rule}"), "a".into()) }
+            if rule == last {
+                header("x-user".into(), "a".into())
+            } else {
+                header(format!("x-{rule}"), "a".into())
+            }
         });
         ask("header-names", size, &names, "/api/v1/items/7", Some("a"));
         let both = table(size, |rule| Match {
             path: Some(PathMatch::Prefix(format!("/api/v1/items/{}", rule % 10))),
             ..header("x-user".into(), format!("user-{rule}"))
         });
-        ask("prefix-header", size, &both, &format!("/api/v1/items/{}/x", last % 10), Some(&format!("user-{last}")));
+        ask(
+            "prefix-header",
+            size,
+            &both,
+            &format!("/api/v1/items/{}/x", last % 10),
+            Some(&format!("user-{last}")),
+        );
     }
     group.finish();
 }

@@ -11,6 +11,7 @@
 //! and imports nothing of the data path.
 
 pub mod access;
+pub mod act;
 pub mod admin;
 pub mod app;
 pub mod balance;

@@ -18,7 +18,7 @@ use std::{
 use arc_swap::ArcSwap;
 use ferrule_config::{HeaderChange, Timeouts};
 
-use crate::{balance::Balancer, retry::Budget, route::Table, tls::expected::Expected};
+use crate::{act::Actions, balance::Balancer, retry::Budget, route::Table, tls::expected::Expected};
 
 /// A port of a Service that this proxy sends traffic to.
 #[derive(Debug)]
@@ -119,6 +119,8 @@ pub struct Rule {
     pub response_headers: HeaderChange,
     /// Time limits.
     pub timeouts: Timeouts,
+    /// What else is done with requests; mostly nothing.
+    pub actions: Option<Box<Actions>>,
 }
 
 /// Backends by weight.
@@ -133,9 +135,20 @@ pub struct Backends {
 pub enum Backend {
     /// To this port of a Service.
     Cluster(Arc<Cluster>),
+    /// There too, with changes of the head on both ways in the place of the rule's.
+    Changed(Arc<Cluster>, Arc<Changes>),
     /// There is no such Service or port: this share is answered with 500, as Gateway API says. Holds
     /// `namespace/name:port`.
     Missing(Arc<str>),
+}
+
+/// Changes of the heads, the rule's and the backend's in one.
+#[derive(Debug)]
+pub struct Changes {
+    /// On the way there.
+    pub request_headers: HeaderChange,
+    /// On the way back.
+    pub response_headers: HeaderChange,
 }
 
 impl Backends {
@@ -201,7 +214,7 @@ mod tests {
     fn name(backend: &Backend) -> &str {
         match backend {
             Backend::Missing(name) => name,
-            Backend::Cluster(cluster) => &cluster.service,
+            Backend::Cluster(cluster) | Backend::Changed(cluster, _) => &cluster.service,
         }
     }
 

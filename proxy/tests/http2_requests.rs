@@ -14,7 +14,7 @@ use std::{
 };
 
 use ferrule_config::{
-    Backend, HeaderChange, HeaderMatch, ValueMatch, Match, RouteEntry, Rule, Service, Timeouts,
+    Backend, HeaderChange, HeaderMatch, Match, RouteEntry, Rule, Service, Timeouts, ValueMatch,
 };
 use ferrule_proxy::app::App;
 use http2_harness::{CANCEL, Endpoint, Frame, NO_ERROR, Peer, REFUSED_STREAM, answer_all, metric, value};
@@ -27,7 +27,7 @@ use tokio::{
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
 fn to(name: &str, weight: u32) -> Backend {
-    Backend { namespace: "shop".into(), name: name.into(), port: Some(80), weight }
+    Backend { namespace: "shop".into(), name: name.into(), port: Some(80), weight, ..Backend::default() }
 }
 
 fn rule(backends: Vec<Backend>) -> Rule {

@@ -11,8 +11,7 @@ use std::{
 };
 
 use ferrule_config::{
-    Backend, HeaderChange, HeaderMatch, ValueMatch, Match, PathMatch, RouteEntry, Rule, Service,
-    Timeouts,
+    Backend, HeaderChange, HeaderMatch, Match, PathMatch, RouteEntry, Rule, Service, Timeouts, ValueMatch,
 };
 use support::{World, eventually, get, ok, read_all, read_head, server, talk};
 use tokio::{
@@ -21,7 +20,7 @@ use tokio::{
 };
 
 fn to(name: &str, weight: u32) -> Backend {
-    Backend { namespace: "shop".into(), name: name.into(), port: Some(80), weight }
+    Backend { namespace: "shop".into(), name: name.into(), port: Some(80), weight, ..Backend::default() }
 }
 
 fn rule(backends: Vec<Backend>) -> Rule {

@@ -14,8 +14,18 @@ use support::{World, eventually, get, ok, server, talk};
 
 /// A Service `cart` whose requests go to `cart-v2` if they match, and to itself if they don't.
 fn diverted(matches: Match) -> Service {
-    let to = |name: &str| Backend { namespace: "shop".into(), name: name.into(), port: Some(80), weight: 1 };
-    let rule = |name: &str, backend| Rule { name: format!("shop/r/{name}"), backends: vec![to(backend)], ..Rule::default() };
+    let to = |name: &str| Backend {
+        namespace: "shop".into(),
+        name: name.into(),
+        port: Some(80),
+        weight: 1,
+        ..Backend::default()
+    };
+    let rule = |name: &str, backend| Rule {
+        name: format!("shop/r/{name}"),
+        backends: vec![to(backend)],
+        ..Rule::default()
+    };
     Service {
         routes: vec![
             RouteEntry { port: None, matches, rule: 1 },
@@ -164,8 +174,7 @@ async fn requests_over_http2_match_by_the_same_conditions() {
 #[tokio::test]
 async fn the_source_is_what_the_sidecars_pod_is() {
     let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
-    let source =
-        SourceMatch { namespace: Some("front".into()), account: Some("web".into()), labels };
+    let source = SourceMatch { namespace: Some("front".into()), account: Some("web".into()), labels };
     let world = world(Match { source, ..Match::default() }).await;
     let pod = [("POD_NAMESPACE", "front"), ("SERVICE_ACCOUNT", "web"), ("FERRULE_LABELS", "app=web,x=y")];
     for (variables, matched) in [
@@ -178,7 +187,8 @@ async fn the_source_is_what_the_sidecars_pod_is() {
     ] {
         let proxy = world.proxy_with(&["cart"], &[], variables).await;
         // A request can't say that it is from elsewhere.
-        expect(proxy.listeners[0], &[("/", "", matched), ("/", "ferrule-client: front/web\r\n", matched)]).await;
+        expect(proxy.listeners[0], &[("/", "", matched), ("/", "ferrule-client: front/web\r\n", matched)])
+            .await;
     }
 }
 
@@ -202,8 +212,10 @@ async fn labels_of_the_pod_that_change_change_its_routes() {
     let proxy = world.proxy_with(&["cart"], &[], &variables).await;
     expect(proxy.listeners[0], &[("/", "", false)]).await;
     std::fs::write(&labels, "track=\"beta\"\n").expect("written");
-    eventually("the route holds", async || talk(proxy.listeners[0], &get("/", "")).await.ends_with("matched"))
-        .await;
+    eventually("the route holds", async || {
+        talk(proxy.listeners[0], &get("/", "")).await.ends_with("matched")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -222,7 +234,13 @@ async fn a_thousand_rules_are_told_apart() {
     let v1 = server(ok).await;
     let world = World::new();
     world.service("cart", &[v1]);
-    let backend = Backend { namespace: "shop".into(), name: "cart".into(), port: Some(80), weight: 1 };
+    let backend = Backend {
+        namespace: "shop".into(),
+        name: "cart".into(),
+        port: Some(80),
+        weight: 1,
+        ..Backend::default()
+    };
     let change = |rule: usize| ferrule_config::HeaderChange {
         set: vec![("x-rule".into(), rule.to_string())],
         ..ferrule_config::HeaderChange::default()
@@ -250,7 +268,9 @@ async fn a_thousand_rules_are_told_apart() {
         Service { routes: routes.collect(), rules: rules.collect(), ..Service::default() },
     );
     let proxy = world.proxy(&["cart"], &[]).await;
-    for (target, rule) in [("/exact/0", 0), ("/exact/999", 999), ("/prefix/997/x", 997), ("/regex/998/abc", 998)] {
+    for (target, rule) in
+        [("/exact/0", 0), ("/exact/999", 999), ("/prefix/997/x", 997), ("/regex/998/abc", 998)]
+    {
         let answer = talk(proxy.listeners[0], &get(target, "")).await;
         assert!(answer.contains(&format!("x-rule: {rule}\r\n")), "{target}: {answer}");
     }

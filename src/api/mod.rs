@@ -32,7 +32,7 @@ pub use circuit_policy::{CircuitPolicy, CircuitPolicySpec};
 pub use mesh_tls::{MeshTLS, MeshTLSSpec, MeshTLSStatus};
 pub use percent::{Percent, PercentError};
 pub use route::{Route, RouteSpec};
-pub use schema::FORBIDDEN_HEADERS;
+pub use schema::{FORBIDDEN_HEADERS, GRPC_STATUSES};
 pub use status::Status;
 pub use target::{
     PodsTarget, PolicyTarget, PolicyTargetKind, PortTarget, ServiceGroup, ServiceKind, ServiceTarget,

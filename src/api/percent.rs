@@ -36,6 +36,12 @@ impl Percent {
         if self.hundredths.is_multiple_of(100) { u8::try_from(self.hundredths / 100).ok() } else { None }
     }
 
+    /// In hundredths of a percent, from 0 to 10,000.
+    #[must_use]
+    pub fn hundredths(self) -> u16 {
+        self.hundredths
+    }
+
     /// As a number from 0 to 1.
     #[must_use]
     pub fn fraction(self) -> f64 {

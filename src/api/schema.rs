@@ -47,8 +47,42 @@ pub(super) const QUERY_VALUE: &str = r"^([A-Za-z0-9._~!$'()*+,;:@/?=-]|%[0-9A-Fa
 /// A regular expression: printable ASCII.
 pub(super) const REGEX: &str = "^[ -~]+$";
 /// A host name in lower case, or `*.` and one.
-pub(super) const HOSTNAME: &str =
-    r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+pub(super) const HOSTNAME: &str = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// A host, and maybe a port.
+pub(super) const HOST: &str = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]{1,5})?$";
+/// An origin of the Fetch standard, whose host may begin with `*.`; or `*`.
+pub(super) const ORIGIN: &str =
+    r"^([*]|[a-z][a-z0-9]*://([*][.])?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]{1,5})?)$";
+/// Statuses of gRPC that say of an error, from 1 on.
+pub const GRPC_STATUSES: [&str; 16] = [
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The schema of the name of a status of gRPC, one of [`GRPC_STATUSES`].
+pub(super) fn grpc_status(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": GRPC_STATUSES })
+}
+
+/// The schema of the status of a redirect.
+pub(super) fn redirect_status(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "enum": [301, 302, 303, 307, 308] })
+}
+
 /// The full name of a service of gRPC.
 pub(super) const GRPC_SERVICE: &str = r"^[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*)*$";
 /// The name of a method of gRPC.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use ferrule_config::{
-    Backend, FORMAT, HeaderMatch, ValueMatch, Match, Mesh, Modes, PathMatch, Peers, RouteEntry, Rule,
-    Service, TlsMode, shard,
+    Backend, FORMAT, HeaderMatch, Match, Mesh, Modes, PathMatch, Peers, RouteEntry, Rule, Service, TlsMode,
+    ValueMatch, shard,
 };
 use serde_json::{Value, json};
 
@@ -59,15 +59,14 @@ pub(super) fn objects(hop: &Hop) -> anyhow::Result<Vec<(String, Value)>> {
 }
 
 fn route() -> Service {
-    let header = |name: &str, value: &str| HeaderMatch {
-        name: name.into(),
-        value: ValueMatch::Exact(value.into()),
-    };
+    let header =
+        |name: &str, value: &str| HeaderMatch { name: name.into(), value: ValueMatch::Exact(value.into()) };
     let to = |service: &str| Backend {
         namespace: NAMESPACE.into(),
         name: service.into(),
         port: Some(80),
         weight: 1,
+        ..Backend::default()
     };
     let rule = |name: &str, service: &str| Rule {
         name: format!("{NAMESPACE}/{FRONT}/{name}"),

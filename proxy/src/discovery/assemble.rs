@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use ferrule_config::{HeaderChange, Mesh, Peers, PortBalancer, peers::Peer, shard::ShardError};
+use ferrule_config::{
+    Abort, FaultStatus, HeaderChange, Mesh, PathRewrite, Peers, PortBalancer, peers::Peer, shard::ShardError,
+};
 
 use super::{
     balancing, members,
@@ -10,10 +12,11 @@ use super::{
     world::World,
 };
 use crate::{
+    act::Actions,
     balance::{Balancer, Endpoint},
-    http1::body::is_token,
+    http1::{body::is_token, head::is_authority},
     route,
-    snapshot::{Backend, Backends, Cluster, Protocol, Rule, Snapshot},
+    snapshot::{Backend, Backends, Changes, Cluster, Protocol, Rule, Snapshot},
     tls::expected::{Expected, Source},
 };
 
@@ -38,7 +41,15 @@ pub(super) fn check(mesh: &Mesh) -> Result<(), ShardError> {
             }
         }
         for rule in &service.rules {
-            for HeaderChange { set, add, .. } in [&rule.request_headers, &rule.response_headers] {
+            if let Some(what) = rule_fault(rule) {
+                return refuse(format!("rule {}: {what}", rule.name));
+            }
+            let of_backends = rule
+                .backends
+                .iter()
+                .flat_map(|backend| [&backend.request_headers, &backend.response_headers]);
+            let changes = [&rule.request_headers, &rule.response_headers].into_iter().chain(of_backends);
+            for HeaderChange { set, add, .. } in changes {
                 let bad = set.iter().chain(add).find(|(name, value)| !is_field(name, value));
                 if let Some((field, _)) = bad {
                     return refuse(format!(
@@ -50,6 +61,45 @@ pub(super) fn check(mesh: &Mesh) -> Result<(), ShardError> {
         }
     }
     Ok(())
+}
+
+/// What would break a message that a rule makes or rewrites.
+fn rule_fault(rule: &ferrule_config::Rule) -> Option<&'static str> {
+    let ferrule_config::Rule { rewrite, redirect, direct_response, fault, cors, .. } = rule;
+    let paths =
+        [rewrite.as_ref().and_then(|it| it.path.as_ref()), redirect.as_ref().and_then(|it| it.path.as_ref())];
+    for path in paths.into_iter().flatten() {
+        let (PathRewrite::Full(path) | PathRewrite::Prefix(path)) = path;
+        let inner = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+        if !path.starts_with('/') || path.starts_with("//") || !path.bytes().all(inner) {
+            return Some("a path that none must have");
+        }
+    }
+    let hosts =
+        [rewrite.as_ref().and_then(|it| it.host.as_ref()), redirect.as_ref().and_then(|it| it.host.as_ref())];
+    if hosts.into_iter().flatten().any(|host| !is_authority(host.as_bytes())) {
+        return Some("a host that is none");
+    }
+    let scheme = redirect.as_ref().and_then(|redirect| redirect.scheme.as_deref());
+    if !matches!(scheme, None | Some("http" | "https")) {
+        return Some("a scheme that is not known");
+    }
+    let statuses = [redirect.as_ref().map(|it| it.status), direct_response.as_ref().map(|it| it.status)];
+    if statuses.into_iter().flatten().any(|status| !(200..=599).contains(&status)) {
+        return Some("a status that no response must have");
+    }
+    if let Some(Abort { status: FaultStatus::Http(status), .. }) =
+        fault.as_ref().and_then(|it| it.abort.as_ref())
+        && !(200..=599).contains(status)
+    {
+        return Some("a status that no response must have");
+    }
+    let names = cors.iter().flat_map(|cors| [&cors.methods, &cors.headers, &cors.exposed]).flatten();
+    if names.into_iter().any(|name| !name.bytes().all(is_token)) {
+        return Some("a name of CORS that is none");
+    }
+    let media = direct_response.as_ref().and_then(|response| response.content_type.as_deref());
+    media.is_some_and(|media| !is_field("content-type", media)).then_some("a malformed media type")
 }
 
 fn is_field(name: &str, value: &str) -> bool {
@@ -79,11 +129,18 @@ pub(super) fn snapshot(world: &mut World, name: &Name, port: u16, now: Instant) 
                     let declared = service_port(world, &target, target_port);
                     declared.map(|declared| Arc::new(self::cluster(world, &target, &declared, now)))
                 };
-                let missing = || Backend::Missing(format!("{target}:{target_port}").into());
-                (backend.weight, found.map_or_else(missing, Backend::Cluster))
+                let to = match found {
+                    None => Backend::Missing(format!("{target}:{target_port}").into()),
+                    Some(cluster) => match changes(&rule, backend) {
+                        None => Backend::Cluster(cluster),
+                        Some(changes) => Backend::Changed(cluster, Arc::new(changes)),
+                    },
+                };
+                (backend.weight, to)
             })
             .collect();
         Rule {
+            actions: Actions::new(&rule).map(Box::new),
             name: rule.name.into(),
             backends: Backends::new(backends),
             request_headers: rule.request_headers,
@@ -93,6 +150,17 @@ pub(super) fn snapshot(world: &mut World, name: &Name, port: u16, now: Instant) 
     });
     let rules = rules.collect();
     Some(Snapshot { cluster, protocol, routes, rules })
+}
+
+/// Changes of the heads of what goes to this backend, if it has some of its own.
+fn changes(rule: &ferrule_config::Rule, backend: &ferrule_config::Backend) -> Option<Changes> {
+    if backend.request_headers.is_empty() && backend.response_headers.is_empty() {
+        return None;
+    }
+    Some(Changes {
+        request_headers: rule.request_headers.then(&backend.request_headers),
+        response_headers: rule.response_headers.then(&backend.response_headers),
+    })
 }
 
 /// What stands for a pod that is dialled by its address. What was learnt of the endpoint is taken over from `before`. Its Service
@@ -113,7 +181,12 @@ pub(super) fn pod(
     };
     let (service, port) = (format!("{namespace}/-").into(), address.port());
     let cluster = Cluster { service, port, protocol: Protocol::Detect, balancer, expected };
-    Snapshot { cluster: Arc::new(cluster), protocol: Protocol::Detect, routes: Arc::default(), rules: Vec::new() }
+    Snapshot {
+        cluster: Arc::new(cluster),
+        protocol: Protocol::Detect,
+        routes: Arc::default(),
+        rules: Vec::new(),
+    }
 }
 
 fn service_port(world: &World, name: &Name, port: u16) -> Option<ServicePort> {

@@ -21,7 +21,7 @@ impl Keeper {
                 let rules = snapshot.rules.iter().map(|rule| {
                     let backends = rule.backends.iter().map(|(bound, backend)| match backend {
                         Backend::Missing(name) => json!({"missing": &**name, "upTo": bound}),
-                        Backend::Cluster(cluster) => json!({
+                        Backend::Cluster(cluster) | Backend::Changed(cluster, _) => json!({
                             "service": &*cluster.service,
                             "port": cluster.port,
                             "upTo": bound,

@@ -481,6 +481,7 @@ mod tests {
             name: "bank".into(),
             port: Some(80),
             weight: 1,
+            ..ferrule_config::Backend::default()
         };
         let cart = ferrule_config::Service {
             rules: vec![ferrule_config::Rule { backends: vec![backend], ..ferrule_config::Rule::default() }],

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use ferrule_config::names::ERROR_HEADER;
 
 use super::{head::HeadError, rewrite::Persistence};
-use crate::cause::Cause;
+use crate::{act::Answer, cause::Cause};
 
 impl From<HeadError> for Cause {
     fn from(error: HeadError) -> Self {
@@ -38,6 +38,27 @@ pub fn write(out: &mut Vec<u8>, cause: Cause, detail: &str, persistence: Persist
     );
     if !to_head {
         let _ = writeln!(out, "ferrule: {detail}");
+    }
+}
+
+/// Appends a whole response that a Route asks for. `to_head`: without its body.
+pub fn answer(out: &mut Vec<u8>, answer: &Answer, persistence: Persistence, to_head: bool) {
+    // Writing to a vector can't fail.
+    let _ = write!(out, "HTTP/1.1 {} {}\r\n", answer.status, answer.reason());
+    for (name, value) in &answer.fields {
+        let _ = write!(out, "{name}: {value}\r\n");
+    }
+    if answer.has_content() {
+        let _ = write!(out, "content-length: {}\r\n", answer.body.len());
+    }
+    match persistence {
+        Persistence::Implied | Persistence::Upgrade => {}
+        Persistence::KeepAlive => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        Persistence::Close => out.extend_from_slice(b"connection: close\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+    if !to_head {
+        out.extend_from_slice(answer.body.as_bytes());
     }
 }
 

@@ -9,20 +9,53 @@ use std::io::Write as _;
 use ferrule_config::{HeaderChange, names::ERROR_HEADER};
 
 use super::head::{Form, RequestHead, ResponseHead, Version};
-use crate::message::{Field, is_hop_by_hop, list};
+use crate::{
+    act::Rewritten,
+    message::{Field, is_hop_by_hop, list},
+};
 
 /// Appends a request's head as the endpoint is to see it. `fallback_host` stands in for the `Host` that an
 /// HTTP/1.0 client may leave out and HTTP/1.1, which we speak, must have; `namespace/name` becomes `name.namespace`.
 pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, changes: &HeaderChange, fallback_host: &str) {
-    out.extend_from_slice(head.method.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(head.target.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    let authority = match head.form {
+    to(out, head, head.target, target_authority(head), changes, fallback_host);
+}
+
+/// The same for a request that is sent on with another path or host. Its target has the origin form, but for CONNECT and
+/// `*`: there the host alone changes.
+pub fn rewritten(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_>,
+    rewritten: &Rewritten,
+    changes: &HeaderChange,
+    fallback_host: &str,
+) {
+    let target = rewritten.target.as_deref().unwrap_or(head.target);
+    let authority = rewritten.host.as_deref().or(target_authority(head));
+    to(out, head, target, authority, changes, fallback_host);
+}
+
+/// The authority that the target names.
+fn target_authority<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
+    match head.form {
         Form::Absolute { authority, .. } => Some(authority),
         Form::Authority => Some(head.target),
         Form::Origin | Form::Asterisk => None,
-    };
+    }
+}
+
+/// Appends the head with this target; with an authority, that is the host.
+fn to(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_>,
+    target: &str,
+    authority: Option<&str>,
+    changes: &HeaderChange,
+    fallback_host: &str,
+) {
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
     let has_host = head.fields.iter().any(|field| field.name.eq_ignore_ascii_case("host"));
     if !has_host {
         match (authority, fallback_host.split_once('/')) {

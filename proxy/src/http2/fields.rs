@@ -191,6 +191,32 @@ impl Fields {
         Ok(RequestInfo { length, connect })
     }
 
+    /// The same request with another path, or for another host; checked as one that was received.
+    ///
+    /// # Errors
+    /// Whatever breaks RFC 9113 §8.2 and §8.3.1 now.
+    pub fn rewritten(&self, path: Option<&[u8]>, authority: Option<&[u8]>) -> Result<Self, Malformed> {
+        let mut fields = Self::take();
+        for (name, value) in (0..self.pseudo).map(|index| self.at(index)) {
+            let value = match name {
+                b":path" => path.unwrap_or(value),
+                b":authority" => authority.unwrap_or(value),
+                _ => value,
+            };
+            fields.push(name, value);
+        }
+        if let Some(authority) = authority
+            && self.pseudo(b":authority").is_none()
+        {
+            fields.push(b":authority", authority);
+        }
+        for field in self.regular_fields().filter(|field| authority.is_none() || field.name != b"host") {
+            fields.push_field(field);
+        }
+        fields.as_request()?;
+        Ok(fields)
+    }
+
     /// Checks that this is a response's head, and reads it.
     ///
     /// # Errors

@@ -14,7 +14,10 @@ mod group;
 mod prefixes;
 mod table;
 
-pub use self::{condition::fault, table::Table};
+pub use self::{
+    condition::fault,
+    table::{Found, Table},
+};
 use crate::message::Field;
 
 /// What of a request decides its route.

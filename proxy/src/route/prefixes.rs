@@ -56,7 +56,8 @@ impl<T> Prefixes<T> {
             }
         }
         let first = if self.nodes[at].value.is_some() { Some(at) } else { self.nodes[at].above };
-        std::iter::successors(first, |&at| self.nodes[at].above).filter_map(|at| self.nodes[at].value.as_ref())
+        std::iter::successors(first, |&at| self.nodes[at].above)
+            .filter_map(|at| self.nodes[at].value.as_ref())
     }
 }
 

@@ -1,15 +1,21 @@
-//! Where a request goes: the rule that it falls under, and one of its backends. Pure but for chance.
+//! Where a request goes: the rule that it falls under, what that does with it, and one of its backends. Pure but for
+//! chance.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ferrule_config::{HeaderChange, Timeouts};
 
 use super::attempts::Terms;
 use crate::{
+    act::{self, Acted, Answer, Rewritten},
     balance::Affinity,
     cause::Cause,
     direction::Direction,
-    route::Request,
+    route::{Found, Request},
     snapshot::{Backend, Cluster, Destination, Rule, Snapshot},
     telemetry::Notes,
 };
@@ -17,19 +23,52 @@ use crate::{
 static NO_CHANGE: HeaderChange = HeaderChange { set: Vec::new(), add: Vec::new(), remove: Vec::new() };
 static NO_LIMIT: Timeouts = Timeouts { request: None, backend_request: None };
 
+/// Where a request goes.
+pub(super) enum Target {
+    /// To an endpoint of this port of a Service.
+    Cluster(Arc<Cluster>),
+    /// Nowhere, for this reason.
+    Refused(Cause, String),
+    /// Nowhere, for this is the answer.
+    Answer(Box<Answer>),
+}
+
 /// What was decided on a request.
 pub(super) struct Decision<'a> {
     /// The rule that it falls under; none if the Service has no Route, or none that matches.
     rule: Option<&'a Rule>,
-    /// Where it goes, or why it goes nowhere.
-    pub target: Result<Arc<Cluster>, (Cause, String)>,
+    /// Where it goes.
+    pub target: Target,
     affinity: Affinity,
+    request_headers: &'a HeaderChange,
+    response_headers: &'a HeaderChange,
+    /// What few rules do.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few rules do with a request.
+#[derive(Default)]
+struct Rare {
+    delay: Option<Duration>,
+    rewritten: Option<Rewritten>,
+    response_headers: Option<HeaderChange>,
 }
 
 impl<'a> Decision<'a> {
     /// Of a request that is answered without being looked at.
     pub fn refused(cause: Cause, detail: String) -> Self {
-        Self { rule: None, target: Err((cause, detail)), affinity: Affinity::default() }
+        Self::to(None, Target::Refused(cause, detail))
+    }
+
+    fn to(rule: Option<&'a Rule>, target: Target) -> Self {
+        Self {
+            rule,
+            target,
+            affinity: Affinity::default(),
+            request_headers: rule.map_or(&NO_CHANGE, |rule| &rule.request_headers),
+            response_headers: rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
+            rare: None,
+        }
     }
 
     /// Of a request that an AccessPolicy refuses. Its name is for the log: whoever is refused has no use for it but a bad one.
@@ -44,15 +83,21 @@ impl<'a> Decision<'a> {
         request: &Request<'_>,
         source: impl FnOnce() -> Option<IpAddr>,
     ) -> Self {
-        let decision = Self::routed(snapshot, request);
-        let Ok(cluster) = &decision.target else { return decision };
-        Self { affinity: Affinity::of(&cluster.balancer, request, source), ..decision }
+        let mut decision = Self::routed(snapshot, request);
+        if let Target::Cluster(cluster) = &decision.target {
+            decision.affinity = Affinity::of(&cluster.balancer, request, source);
+        }
+        decision
     }
 
     fn routed(snapshot: &'a Snapshot, request: &Request<'_>) -> Self {
-        let affinity = Affinity::default();
         if snapshot.routes.is_empty() {
-            return Self { rule: None, target: Ok(Arc::clone(&snapshot.cluster)), affinity };
+            return Self::to(None, Target::Cluster(Arc::clone(&snapshot.cluster)));
+        }
+        if request.method == "OPTIONS"
+            && let Some(preflight) = Self::preflight(snapshot, request)
+        {
+            return preflight;
         }
         let Some(found) = snapshot.routes.decide(request) else {
             let service = &snapshot.cluster.service;
@@ -61,42 +106,109 @@ impl<'a> Decision<'a> {
             return Self::refused(Cause::NoRoute, detail);
         };
         let rule = &snapshot.rules[found.rule];
-        let target = match rule.backends.pick(|n| fastrand::u64(0..n)) {
-            Some(Backend::Cluster(cluster)) => Ok(Arc::clone(cluster)),
+        match &rule.actions {
+            None => Self::picked(rule),
+            Some(actions) => Self::acted(rule, actions, request, found),
+        }
+    }
+
+    /// The answer to a preflight request, by the rule that the request which it asks for would fall under.
+    fn preflight(snapshot: &'a Snapshot, request: &Request<'_>) -> Option<Self> {
+        let answers =
+            |rule: &&Rule| rule.actions.as_ref().is_some_and(|actions| actions.answers_preflights());
+        snapshot.rules.iter().find(answers)?;
+        let method = act::preflight_method(request)?;
+        let found = snapshot.routes.decide(&Request { method, ..*request })?;
+        let rule = &snapshot.rules[found.rule];
+        let answer = rule.actions.as_ref()?.preflight(request)?;
+        Some(Self::to(Some(rule), Target::Answer(Box::new(answer))))
+    }
+
+    /// Does what the rule does beside sending the request on.
+    fn acted(rule: &'a Rule, actions: &act::Actions, request: &Request<'_>, found: Found) -> Self {
+        let Ok(acted) = actions.act(request, found, |n| fastrand::u32(0..n)) else {
+            let detail = format!("rule {} would write a path or host that none must have", rule.name);
+            return Self::to(Some(rule), Target::Refused(Cause::BadRequest, detail));
+        };
+        let Acted { delay, answer, rewritten, response_headers } = acted;
+        let decision = match answer {
+            Some(answer) => Self::to(Some(rule), Target::Answer(Box::new(answer))),
+            None => Self::picked(rule),
+        };
+        // CORS comes after what the rule and the backend change.
+        let response_headers = response_headers.map(|changes| decision.response_headers.then(&changes));
+        Self { rare: Some(Box::new(Rare { delay, rewritten, response_headers })), ..decision }
+    }
+
+    /// To one of the rule's backends.
+    fn picked(rule: &'a Rule) -> Self {
+        match rule.backends.pick(|n| fastrand::u64(0..n)) {
+            Some(Backend::Cluster(cluster)) => Self::to(Some(rule), Target::Cluster(Arc::clone(cluster))),
+            Some(Backend::Changed(cluster, changes)) => Self {
+                request_headers: &changes.request_headers,
+                response_headers: &changes.response_headers,
+                ..Self::to(Some(rule), Target::Cluster(Arc::clone(cluster)))
+            },
             Some(Backend::Missing(name)) => {
                 let detail = format!("rule {} sends to {name}, which is no port of a Service", rule.name);
-                Err((Cause::BackendNotFound, detail))
+                Self::to(Some(rule), Target::Refused(Cause::BackendNotFound, detail))
             }
             None => {
-                Err((Cause::NoBackend, format!("rule {} has no backend with a weight above 0", rule.name)))
+                let detail = format!("rule {} has no backend with a weight above 0", rule.name);
+                Self::to(Some(rule), Target::Refused(Cause::NoBackend, detail))
             }
-        };
-        Self { rule: Some(rule), target, affinity }
+        }
     }
 
     /// Changes of the head on the way there.
     pub fn request_headers(&self) -> &'a HeaderChange {
-        self.rule.map_or(&NO_CHANGE, |rule| &rule.request_headers)
+        self.request_headers
+    }
+
+    /// How it is sent on, if not as it came.
+    pub fn rewritten(&self) -> Option<&Rewritten> {
+        self.rare.as_ref()?.rewritten.as_ref()
+    }
+
+    /// Waits as long as the rule wants it to, and no longer than the rule's time limit.
+    pub async fn delay(&self) {
+        let Some(delay) = self.rare.as_ref().and_then(|rare| rare.delay) else { return };
+        let limit = self.rule.and_then(|rule| rule.timeouts.request).filter(|limit| !limit.is_zero());
+        tokio::time::sleep(limit.map_or(delay, |limit| delay.min(limit.get()))).await;
+    }
+
+    /// Whether it waits at all.
+    pub fn is_delayed(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.delay.is_some())
     }
 
     /// How it is sent to this cluster.
-    pub fn terms(
-        &self,
-        cluster: &'a Cluster,
-        destination: &'a Destination,
+    pub fn terms<'b>(
+        &'b self,
+        cluster: &'b Cluster,
+        destination: &'b Destination,
         direction: Direction,
         started: Instant,
-        notes: &'a Notes,
-    ) -> Terms<'a> {
+        notes: &'b Notes,
+    ) -> Terms<'b> {
+        let rare = self.rare.as_ref().and_then(|rare| rare.response_headers.as_ref());
         Terms {
             cluster,
-            response_headers: self.rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
+            response_headers: rare.unwrap_or(self.response_headers),
             timeouts: self.rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
             affinity: self.affinity,
             budget: &destination.budget,
             direction,
             started,
             notes,
+        }
+    }
+
+    /// The error that was asked for, if the answer is one.
+    pub fn cause(&self) -> Option<&'static str> {
+        match &self.target {
+            Target::Answer(answer) => answer.cause,
+            Target::Cluster(_) | Target::Refused(..) => None,
         }
     }
 

@@ -10,11 +10,12 @@ use std::{
 use ferrule_config::names::ERROR_HEADER;
 
 use super::{
-    decide::Decision,
+    decide::{Decision, Target},
     translate::{self, Outcome, Plan},
 };
 use crate::{
     access::{Asked, Check},
+    act::Answer,
     balance::Affinity,
     buffer::Buffer,
     cause::Cause,
@@ -69,11 +70,26 @@ async fn request(
     let snapshot = destination.now();
     let head = stream.request_head();
     let decision = decide(&snapshot, &head, peer.map(|peer| peer.ip()), worker.guard.check(caller), &notes);
+    let rewritten = decision.rewritten().map(|rewritten| {
+        let target = rewritten.target.as_deref().map(str::as_bytes);
+        head.rewritten(target, rewritten.host.as_deref().map(str::as_bytes))
+    });
+    if decision.is_delayed() {
+        decision.delay().await;
+    }
     let outcome = match &decision.target {
-        Err((cause, detail)) => Outcome::Failed(*cause, detail.clone()),
-        Ok(cluster) => {
+        Target::Refused(cause, detail) => Outcome::Failed(*cause, detail.clone()),
+        Target::Answer(answer) => {
+            tell(stream, answer, head.method() == "HEAD").await;
+            notes.grpc.set(answer.grpc.map_or(GrpcStatus::None, GrpcStatus::Code));
+            Outcome::Responded(answer.status)
+        }
+        Target::Cluster(_) if matches!(rewritten, Some(Err(_))) => {
+            Outcome::Failed(Cause::BadRequest, "the rewritten request is malformed".to_owned())
+        }
+        Target::Cluster(cluster) => {
             let plan = Plan {
-                head: &head,
+                head: rewritten.as_ref().and_then(|head| head.as_ref().ok()).unwrap_or(&head),
                 end: stream.is_at_end(),
                 http2: cluster.protocol != Protocol::Http1,
                 request_headers: caller.map_or_else(|| decision.request_headers(), Caller::headers),
@@ -84,7 +100,7 @@ async fn request(
         }
     };
     let (status, cause) = match &outcome {
-        Outcome::Responded(status) => (*status, None),
+        Outcome::Responded(status) => (*status, decision.cause()),
         Outcome::Failed(cause, _) => (cause.status().0, Some(cause.name())),
         Outcome::Broken(status) => (status.unwrap_or(0), Some("broken")),
     };
@@ -153,6 +169,24 @@ fn decide<'a>(
     }
     let authority = head.authority().as_bytes();
     Decision::new(snapshot, &Request { method: head.method(), path, query, authority, fields }, || source)
+}
+
+/// Gives the answer that a Route asks for.
+async fn tell(stream: &http2::stream::Stream, answer: &Answer, to_head: bool) {
+    let end = to_head || answer.body.is_empty();
+    stream.send_section(end, |each| {
+        each(hpack::Field::new(b":status", answer.status.to_string().as_bytes()));
+        for (name, value) in &answer.fields {
+            each(hpack::Field::new(name.as_bytes(), value.as_bytes()));
+        }
+        if answer.has_content() && answer.grpc.is_none() {
+            each(hpack::Field::new(b"content-length", answer.body.len().to_string().as_bytes()));
+        }
+    });
+    if !end {
+        // A client that does not take the answer has ended the stream.
+        let _ = stream.send(answer.body.as_bytes(), true).await;
+    }
 }
 
 /// Answers in the place of an endpoint: to gRPC as gRPC has it, trailers alone, with a status of its own, which is

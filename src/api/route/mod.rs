@@ -1,12 +1,16 @@
 //! `Route`: what happens to the requests for a Service.
 
+mod act;
 mod matches;
 
 use ferrule_config::Duration;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-pub use self::matches::{GrpcMatch, HeaderMatch, Match, PathMatch, QueryMatch, SourceMatch};
+pub use self::{
+    act::{Abort, Cors, Delay, DirectResponse, Fault, PathRewrite, Redirect, Rewrite, Scheme},
+    matches::{GrpcMatch, HeaderMatch, Match, PathMatch, QueryMatch, SourceMatch},
+};
 use super::{
     ServiceTarget, Status,
     schema::{self, HEADER_VALUE, SERVICE_NAME, TOKEN},
@@ -80,6 +84,16 @@ pub struct RouteSpec {
 /// What to do with the requests that match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = ("!has(self.redirect) || !(has(self.backendRefs) || has(self.directResponse) || has(self.rewrite) || has(self.timeouts))",
+        "redirect: the request is sent nowhere, so leave backendRefs, directResponse, rewrite and timeouts out"),
+    validation = ("!has(self.directResponse) || !(has(self.backendRefs) || has(self.rewrite) || has(self.timeouts))",
+        "directResponse: the request is sent nowhere, so leave backendRefs, rewrite and timeouts out"),
+    validation = ("!(has(self.rewrite) && has(self.rewrite.path) && has(self.rewrite.path.prefix)) || (has(self.matches) && size(self.matches) > 0 && self.matches.all(m, has(m.path) && has(m.path.prefix)))",
+        "rewrite.path.prefix: is for rules whose every match has path.prefix"),
+    validation = ("!(has(self.redirect) && has(self.redirect.path) && has(self.redirect.path.prefix)) || (has(self.matches) && size(self.matches) > 0 && self.matches.all(m, has(m.path) && has(m.path.prefix)))",
+        "redirect.path.prefix: is for rules whose every match has path.prefix")
+)]
 pub struct RouteRule {
     /// Name of the rule, unique in the Route: for metrics and logs, and for policies that apply to this rule
     /// alone. Default: its index, starting at 0, in metrics and logs.
@@ -107,6 +121,24 @@ pub struct RouteRule {
     /// Time limits. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
+    /// Another host or path for the request on its way to the backend. Contradicts redirect and directResponse.
+    /// Default: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewrite>,
+    /// An answer that sends the client elsewhere. Contradicts backendRefs, directResponse, rewrite and timeouts, for the
+    /// request is sent nowhere. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// An answer of the sidecar itself. Contradicts backendRefs, redirect, rewrite and timeouts, for the request is sent
+    /// nowhere. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_response: Option<DirectResponse>,
+    /// Faults for a share of the requests, to see how clients bear them. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// Which other sites' pages may make these requests in a browser (CORS). Default: what the backend says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 /// A Service that answers a share of the requests.
@@ -125,6 +157,12 @@ pub struct BackendRef {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: u32,
+    /// Changes to the header of requests that go there, after those of the rule. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<HeaderChange>,
+    /// Changes to the header of responses that come from there, after those of the rule. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<HeaderChange>,
 }
 
 fn one() -> u32 {

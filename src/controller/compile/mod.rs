@@ -15,6 +15,7 @@
 //! compiled one by one. The result depends on the objects alone, never on the order in which they came.
 
 mod access_policy;
+mod act;
 mod balancer;
 mod balancer_policy;
 mod finding;

@@ -66,9 +66,7 @@ impl<'a> Precedence<'a> {
             query: Reverse(query.len()),
             // A match is as specific as the most specific of its names.
             host: hosts.iter().map(|host| HostRank::of(host)).min().unwrap_or(HostRank::Any),
-            source: Reverse(
-                usize::from(namespace.is_some()) + usize::from(account.is_some()) + labels.len(),
-            ),
+            source: Reverse(usize::from(namespace.is_some()) + usize::from(account.is_some()) + labels.len()),
             created,
             route,
             rule,

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrule_config::{
-    Backend, HeaderChange, Match, PathMatch, RouteEntry, Rule, Service, SourceMatch, Timeouts,
+    Backend, Cors, DirectResponse, Fault, HeaderChange, Match, PathMatch, Redirect, Rewrite, RouteEntry,
+    Rule, Service, SourceMatch, Timeouts,
 };
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
 };
 
 use super::{
+    act,
     finding::{ConditionType, Finding, Reason, Verdict},
     header::{self, Invalid, invalid},
     precedence::Precedence,
@@ -32,10 +34,23 @@ struct ParsedRule<'a> {
     name: String,
     matches: Vec<Match>,
     /// `None`: the Service that the request was for.
-    backends: Option<&'a [BackendRef]>,
+    backends: Option<Vec<ParsedBackend<'a>>>,
     request_headers: HeaderChange,
     response_headers: HeaderChange,
     timeouts: Timeouts,
+    rewrite: Option<Rewrite>,
+    redirect: Option<Redirect>,
+    direct_response: Option<DirectResponse>,
+    fault: Option<Fault>,
+    cors: Option<Cors>,
+}
+
+struct ParsedBackend<'a> {
+    name: &'a str,
+    port: Option<u16>,
+    weight: u32,
+    request_headers: HeaderChange,
+    response_headers: HeaderChange,
 }
 
 /// What the Routes of a namespace make of its Services, and what the Routes are told.
@@ -92,7 +107,20 @@ fn parse_rule<'a>(
     index: usize,
     field: &str,
 ) -> Result<ParsedRule<'a>, Invalid> {
-    let RouteRule { name, matches, backend_refs, request_headers, response_headers, timeouts } = rule;
+    let RouteRule {
+        name,
+        matches,
+        backend_refs,
+        request_headers,
+        response_headers,
+        timeouts,
+        rewrite,
+        redirect,
+        direct_response,
+        fault,
+        cors,
+    } = rule;
+    contradiction(rule, field)?;
     let mut conditions = Vec::with_capacity(matches.len());
     for (place, conditions_of) in matches.iter().enumerate() {
         conditions.push(parse_match(namespace, conditions_of, &format!("{field}.matches[{place}]"))?);
@@ -103,19 +131,67 @@ fn parse_rule<'a>(
     if backend_refs.as_ref().is_some_and(Vec::is_empty) {
         return Err(invalid(format!("{field}.backendRefs"), "name at least one Service, or leave it out"));
     }
-    for (place, backend) in backend_refs.iter().flatten().enumerate() {
-        if backend.weight > 1_000_000 {
-            return Err(invalid(format!("{field}.backendRefs[{place}].weight"), "must be 0 to 1000000"));
-        }
-    }
+    let backends = match backend_refs {
+        Some(backends) => Some(parse_backends(backends, &format!("{field}.backendRefs"))?),
+        None => None,
+    };
+    let rewrite = act::rewrite(rewrite.as_ref(), &conditions, &format!("{field}.rewrite"))?;
+    let redirect = act::redirect(redirect.as_ref(), &conditions, &format!("{field}.redirect"))?;
     Ok(ParsedRule {
         name: name.clone().unwrap_or_else(|| index.to_string()),
         matches: conditions,
-        backends: backend_refs.as_deref(),
+        backends,
         request_headers: header::change(request_headers.as_ref(), &format!("{field}.requestHeaders"))?,
         response_headers: header::change(response_headers.as_ref(), &format!("{field}.responseHeaders"))?,
         timeouts: parse_timeouts(timeouts.as_ref(), &format!("{field}.timeouts"))?,
+        rewrite,
+        redirect,
+        direct_response: act::direct_response(direct_response.as_ref(), &format!("{field}.directResponse"))?,
+        fault: act::fault(fault.as_ref(), &format!("{field}.fault"))?,
+        cors: act::cors(cors.as_ref(), &format!("{field}.cors"))?,
     })
+}
+
+/// A request that is sent nowhere needs nothing of what is for one that is.
+fn contradiction(rule: &RouteRule, field: &str) -> Result<(), Invalid> {
+    let RouteRule { backend_refs, timeouts, rewrite, redirect, direct_response, .. } = rule;
+    let (which, answers) = match (redirect, direct_response) {
+        (Some(_), _) => ("redirect", true),
+        (None, Some(_)) => ("directResponse", true),
+        (None, None) => ("", false),
+    };
+    let others = [
+        ("backendRefs", backend_refs.is_some()),
+        ("directResponse", redirect.is_some() && direct_response.is_some()),
+        ("rewrite", rewrite.is_some()),
+        ("timeouts", timeouts.is_some()),
+    ];
+    match others.iter().find(|(_, given)| *given) {
+        Some((other, _)) if answers => Err(invalid(
+            format!("{field}.{which}"),
+            format!("the request is sent nowhere, so leave {other} out"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn parse_backends<'a>(backends: &'a [BackendRef], field: &str) -> Result<Vec<ParsedBackend<'a>>, Invalid> {
+    let mut parsed = Vec::with_capacity(backends.len());
+    for (place, backend) in backends.iter().enumerate() {
+        let field = format!("{field}[{place}]");
+        let BackendRef { name, port, weight, request_headers, response_headers } = backend;
+        if *weight > 1_000_000 {
+            return Err(invalid(format!("{field}.weight"), "must be 0 to 1000000"));
+        }
+        parsed.push(ParsedBackend {
+            name,
+            port: *port,
+            weight: *weight,
+            request_headers: header::change(request_headers.as_ref(), &format!("{field}.requestHeaders"))?,
+            response_headers: header::change(response_headers.as_ref(), &format!("{field}.responseHeaders"))?,
+        });
+    }
+    Ok(parsed)
 }
 
 fn parse_match(namespace: &str, conditions: &route::Match, field: &str) -> Result<Match, Invalid> {
@@ -186,10 +262,7 @@ fn grpc_path(grpc: &route::GrpcMatch, field: &str) -> Result<PathMatch, Invalid>
 fn is_hostname(host: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
     host.len() <= 253 && host.strip_prefix("*.").unwrap_or(host).split('.').all(label)
 }
@@ -253,8 +326,8 @@ fn resolved(of: &Observation, parsed: &Parsed<'_>) -> Finding {
     let requested: Vec<u16> = parsed.targets.iter().flat_map(|target| ports(of, target)).collect();
     let mut problems: Vec<(Reason, String)> = Vec::new();
     for (place, rule) in parsed.rules.iter().enumerate() {
-        for (index, backend) in rule.backends.iter().copied().flatten().enumerate() {
-            if let Some((reason, why)) = target::unusable(of, &backend.name, backend.port, &requested) {
+        for (index, backend) in rule.backends.iter().flatten().enumerate() {
+            if let Some((reason, why)) = target::unusable(of, backend.name, backend.port, &requested) {
                 problems.push((reason, format!("spec.rules[{place}].backendRefs[{index}]: {why}")));
             }
         }
@@ -320,18 +393,40 @@ fn service(namespace: &str, of: &Observation, name: &str, routes: &[InForce<'_>]
 }
 
 fn compiled(namespace: &str, route: &str, service: &str, rule: &ParsedRule<'_>) -> Rule {
-    let ParsedRule { name, matches: _, backends, request_headers, response_headers, timeouts } = rule;
-    let backend = |name: &str, port, weight| Backend {
+    let ParsedRule {
+        name,
+        matches: _,
+        backends,
+        request_headers,
+        response_headers,
+        timeouts,
+        rewrite,
+        redirect,
+        direct_response,
+        fault,
+        cors,
+    } = rule;
+    let backend = |backend: &ParsedBackend<'_>| {
+        let ParsedBackend { name, port, weight, request_headers, response_headers } = backend;
+        Backend {
+            namespace: namespace.to_owned(),
+            name: (*name).to_owned(),
+            port: *port,
+            weight: *weight,
+            request_headers: request_headers.clone(),
+            response_headers: response_headers.clone(),
+        }
+    };
+    let itself = || Backend {
         namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        port,
-        weight,
+        name: service.to_owned(),
+        weight: 1,
+        ..Backend::default()
     };
     let backends = match backends {
-        Some(backends) => {
-            backends.iter().map(|BackendRef { name, port, weight }| backend(name, *port, *weight)).collect()
-        }
-        None => vec![backend(service, None, 1)],
+        Some(backends) => backends.iter().map(backend).collect(),
+        None if redirect.is_some() || direct_response.is_some() => Vec::new(),
+        None => vec![itself()],
     };
     Rule {
         name: format!("{namespace}/{route}/{name}"),
@@ -339,5 +434,10 @@ fn compiled(namespace: &str, route: &str, service: &str, rule: &ParsedRule<'_>) 
         request_headers: request_headers.clone(),
         response_headers: response_headers.clone(),
         timeouts: timeouts.clone(),
+        rewrite: rewrite.clone(),
+        redirect: redirect.clone(),
+        direct_response: direct_response.clone(),
+        fault: fault.clone(),
+        cors: cors.clone(),
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::controller::observe::Object;
 
 mod access_policy;
+mod act;
 mod balancer;
 mod matches;
 mod mesh_tls;
@@ -64,7 +65,13 @@ fn a_rule_without_matches_and_backends_sends_everything_to_its_service() {
     let cart = cart(&compiled);
     assert_eq!(cart.routes, [RouteEntry::default()]);
     assert_eq!(cart.rules[0].name, "shop/all/0");
-    let itself = Backend { namespace: "shop".into(), name: "cart".into(), port: None, weight: 1 };
+    let itself = Backend {
+        namespace: "shop".into(),
+        name: "cart".into(),
+        port: None,
+        weight: 1,
+        ..Backend::default()
+    };
     assert_eq!(cart.rules[0].backends, [itself]);
     let (holds, reason, _) = finding(&compiled, "all", ConditionType::Accepted);
     assert_eq!((holds, reason), (true, Reason::Accepted));

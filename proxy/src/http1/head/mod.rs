@@ -14,7 +14,10 @@ use std::mem::MaybeUninit;
 use thiserror::Error;
 
 use self::fields::{Coding, Noted};
-pub use self::{scan::Scan, target::Form};
+pub use self::{
+    scan::Scan,
+    target::{Form, is_authority},
+};
 use super::body::Framing;
 use crate::{
     limits::Limit,
@@ -319,7 +322,7 @@ fn check_host(noted: &Noted<'_>, version: Version) -> Result<(), HeadError> {
         _ if noted.hosts > 1 => Err(HeadError::Malformed("more than one Host")),
         None if version == Version::Http10 => Ok(()),
         None => Err(HeadError::Malformed("Host is missing")),
-        Some(host) if host.is_empty() || target::is_authority(host) => Ok(()),
+        Some(host) if host.is_empty() || is_authority(host) => Ok(()),
         Some(_) => Err(HeadError::Malformed("Host is not a host and a port")),
     }
 }

@@ -57,7 +57,8 @@ fn absolute(target: &str) -> Option<Form<'_>> {
 }
 
 /// Whether this is a host, not empty, and maybe a port.
-pub(super) fn is_authority(authority: &[u8]) -> bool {
+#[must_use]
+pub fn is_authority(authority: &[u8]) -> bool {
     let (host, port) = if authority.first() == Some(&b'[') {
         let Some(end) = authority.iter().position(|&byte| byte == b']') else { return false };
         let address = &authority[1..end];

@@ -21,7 +21,7 @@ use self::{
 };
 use super::{
     attempts::Terms,
-    decide::{self, Decision},
+    decide::{self, Decision, Target},
     translate,
 };
 use crate::{
@@ -210,9 +210,16 @@ impl Context<'_> {
                 return Next::Refuse(refusal);
             }
         };
+        if decision.is_delayed() {
+            // Boxed, as what few requests need.
+            Box::pin(decision.delay()).await;
+        }
         let end = match &decision.target {
-            Err((cause, detail)) => End::Failed { cause: *cause, detail: detail.clone(), untouched: true },
-            Ok(cluster) if cluster.protocol == Protocol::Http2 || self.shares(cluster, info) => {
+            Target::Refused(cause, detail) => {
+                End::Failed { cause: *cause, detail: detail.clone(), untouched: true }
+            }
+            Target::Answer(answer) => End::Answered(answer),
+            Target::Cluster(cluster) if cluster.protocol == Protocol::Http2 || self.shares(cluster, info) => {
                 // Boxed, or every connection would have room for it while it idles.
                 Box::pin(self.translate(
                     client,
@@ -224,7 +231,7 @@ impl Context<'_> {
                 ))
                 .await
             }
-            Ok(cluster) => {
+            Target::Cluster(cluster) => {
                 let Info {
                     framing,
                     version,
@@ -254,6 +261,10 @@ impl Context<'_> {
         let (status, cause) = match &end {
             End::Responded { status, .. } | End::Tunnel { status, .. } => (*status, None),
             End::Failed { cause, .. } => (cause.status().0, Some(cause.name())),
+            End::Answered(answer) => {
+                notes.grpc.set(answer.grpc.map_or(GrpcStatus::None, GrpcStatus::Code));
+                (answer.status, answer.cause)
+            }
             End::Broken { status, why } => (status.unwrap_or(0), Some(*why)),
         };
         let outcome = Outcome {
@@ -281,6 +292,15 @@ impl Context<'_> {
             End::Responded { reusable: true, .. } => Next::Request,
             End::Responded { reusable: false, .. } => Next::Close,
             End::Tunnel { .. } | End::Broken { .. } => Next::Reset,
+            End::Answered(answer) => {
+                let Info { framing, keep_alive, version, to_head, .. } = info;
+                let keep = keep_alive && skip_body(read, framing) && !worker.drain.is_draining();
+                let mut out = buffer::take();
+                reply::answer(&mut out, answer, Persistence::new(keep, version), to_head);
+                let written = client.write_all(&out).await;
+                buffer::give_back(out);
+                if written.is_ok() && keep { Next::Request } else { Next::Close }
+            }
             End::Failed { cause, detail, untouched } => {
                 let Info { framing, keep_alive, version, to_head, .. } = info;
                 let keep = keep_alive && untouched && skip_body(read, framing) && !worker.drain.is_draining();
@@ -310,7 +330,7 @@ impl Context<'_> {
         info: Info,
         http2: bool,
         terms: &Terms<'_>,
-    ) -> End {
+    ) -> End<'static> {
         let Info { framing, version, keep_alive, .. } = info;
         let client = translate::http1::Client { stream: client, read, framing, version, keep_alive };
         let head = match translate::http1::request_fields(head) {
@@ -452,7 +472,16 @@ fn decide<'a>(
         _ => Decision::new(snapshot, &request, source),
     };
     let changes = caller.map_or_else(|| decision.request_headers(), Caller::headers);
-    rewrite::request(out, &head, changes, &snapshot.cluster.service);
+    match decision.rewritten() {
+        None => rewrite::request(out, &head, changes, &snapshot.cluster.service),
+        Some(rewritten) => {
+            let target = rewritten.target.as_deref().unwrap_or(head.target);
+            if head.line_length() - head.target.len() + target.len() > limits.request_line {
+                return Err(HeadError::LineTooLong.into());
+            }
+            rewrite::rewritten(out, &head, rewritten, changes, &snapshot.cluster.service);
+        }
+    }
     let info = Info {
         framing: head.framing,
         version: head.version,

@@ -58,11 +58,17 @@ fn a_service_account_is_one_of_the_routes_namespace_unless_another_is_named() {
 #[test]
 fn a_condition_that_is_wrong_is_told_by_its_field_and_others_go_on() {
     let cases = [
-        (json!({ "path": { "regex": "a(" } }), "path.regex: \"a(\": not a regular expression: unclosed group"),
+        (
+            json!({ "path": { "regex": "a(" } }),
+            "path.regex: \"a(\": not a regular expression: unclosed group",
+        ),
         (json!({ "path": { "regex": "((a{0,100}){0,100}){0,100}" } }), "path.regex: "),
         (json!({ "path": { "regex": "/a", "exact": "/a" } }), "path: give exactly one"),
         (json!({ "headers": [{ "name": "x", "regex": "(?=a)" }] }), "headers[0].regex: "),
-        (json!({ "headers": [{ "name": "x", "regex": "a", "present": true }] }), "headers[0]: give exactly one"),
+        (
+            json!({ "headers": [{ "name": "x", "regex": "a", "present": true }] }),
+            "headers[0]: give exactly one",
+        ),
         (json!({ "queryParams": [{ "name": "x" }] }), "queryParams[0]: give exactly one"),
         (json!({ "queryParams": [{ "name": "a=b", "exact": "1" }] }), "queryParams[0].name: "),
         (json!({ "queryParams": [{ "name": "a", "exact": "b&c" }] }), "queryParams[0]: "),
@@ -114,7 +120,11 @@ fn what_gateway_api_leaves_open_has_an_order_too() {
             "more parameters go first",
         ),
         (json!({ "queryParams": [query("z")] }), json!({ "hostnames": ["a"] }), "parameters before hosts"),
-        (json!({ "hostnames": ["*.a", "b"] }), json!({ "hostnames": ["*.long.name"] }), "a name before all wildcards"),
+        (
+            json!({ "hostnames": ["*.a", "b"] }),
+            json!({ "hostnames": ["*.long.name"] }),
+            "a name before all wildcards",
+        ),
         (json!({ "hostnames": ["*.long.name"] }), json!({ "hostnames": ["*.name"] }), "the longer wildcard"),
         (
             json!({ "hostnames": ["*.a"] }),

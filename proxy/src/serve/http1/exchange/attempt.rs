@@ -77,7 +77,7 @@ impl<'a> Attempt<'a> {
         read: &mut Buffer,
         timer: &mut Timer<'_>,
         request: &mut Outgoing,
-    ) -> Result<End, (Failed, bool)> {
+    ) -> Result<End<'static>, (Failed, bool)> {
         let repeatable = self.plan.idempotent && request.buffered.is_some();
         let Terms { direction, cluster, .. } = self.plan.terms;
         let expected = cluster.expected.as_deref();

@@ -13,6 +13,7 @@ mod send;
 use self::{attempt::Attempt, send::Outgoing};
 use super::timer::Timer;
 use crate::{
+    act::Answer,
     buffer::Buffer,
     cause::Cause,
     http1::{body::Framing, head::Version},
@@ -37,11 +38,13 @@ pub(super) struct Plan<'a> {
 }
 
 /// How an exchange ended.
-pub(super) enum End {
+pub(super) enum End<'a> {
     /// The response was forwarded as a whole. `reusable`: the client's connection can carry another request.
     Responded { status: u16, reusable: bool },
     /// The connection speaks another protocol now.
     Tunnel { status: u16, upstream: Stream, pending: Buffer },
+    /// Nothing was sent anywhere: this is the answer.
+    Answered(&'a Answer),
     /// Nothing was forwarded; the client is to be told why. `untouched`: what it has sent of the body still lies in
     /// the buffer.
     Failed { cause: Cause, detail: String, untouched: bool },
@@ -57,7 +60,7 @@ pub(super) async fn run(
     timer: &mut Timer<'_>,
     plan: &Plan<'_>,
     worker: &Worker,
-) -> End {
+) -> End<'static> {
     let mut request = match Outgoing::new(plan.framing, read) {
         Ok(request) => request,
         Err(error) => {
