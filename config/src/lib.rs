@@ -19,6 +19,7 @@ pub mod names;
 mod pattern;
 pub mod peers;
 pub mod probe;
+mod retry;
 pub mod shard;
 mod tls;
 pub mod trust;
@@ -35,6 +36,7 @@ pub use mesh::{
     Service, SourceMatch, Timeouts, ValueMatch,
 };
 pub use pattern::{MAX_PATTERN, Pattern, PatternError};
+pub use retry::{Backoff, MAX_RETRIES, Retry, RetryBudget, RetryOn};
 pub use tls::{
     MAX_PLAINTEXT_CLIENTS, MinVersion, Modes, Peers, PlaintextClient, PlaintextReport, Selector, TlsMode,
     WorkloadTls,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cors, DirectResponse, Duration, Fault, Peers, PortBalancer, Redirect, Rewrite, WorkloadTls, access::Access,
+    Cors, DirectResponse, Duration, Fault, Peers, PortBalancer, Redirect, Retry, Rewrite, WorkloadTls,
+    access::Access,
 };
 
 /// Version of this format. A proxy refuses a [`Mesh`] of a newer one and keeps what it has.
@@ -178,6 +179,10 @@ pub struct Rule {
     /// Time limits.
     #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
     pub timeouts: Timeouts,
+    /// When a request is sent again. Nothing: three times, to another endpoint if there is one, after no connection was
+    /// made or the stream was refused, and after a reset if its method is idempotent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// Another host or path on the way to the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<Rewrite>,

@@ -17,6 +17,11 @@ pub const PROXY_CONTAINER: &str = "ferrule-proxy";
 pub const INIT_CONTAINER: &str = "ferrule-init";
 /// Response header on everything that a proxy answers by itself; its value names the cause.
 pub const ERROR_HEADER: &str = "ferrule-error";
+/// Request header on an attempt that follows another: which one it is, from 2 on. Who passes it on to the requests that it
+/// makes itself lets the sidecars on the way know that these are not to be sent again.
+pub const ATTEMPT_HEADER: &str = "ferrule-attempt";
+/// Request header with the time that is left for the response, in milliseconds.
+pub const DEADLINE_HEADER: &str = "ferrule-deadline";
 /// ClusterRole that lets a sidecar read Services, EndpointSlices and `ferrule` ConfigMaps.
 pub const PROXY_ROLE: &str = "ferrule-proxy";
 /// Audience of the tokens that sidecars show to the identity service, and of no others.

@@ -51,6 +51,10 @@ pub enum Cause {
     BadResponse,
     /// The Route's time limit has passed.
     Timeout,
+    /// The deadline that the request came with has passed.
+    Deadline,
+    /// The endpoint answered with a status that the Route wants another attempt after. Never told to a client.
+    Answered,
     /// Nothing of the response arrived for too long.
     ResponseTimeout,
 }
@@ -83,6 +87,8 @@ impl Cause {
             Self::Reset => "reset",
             Self::BadResponse => "bad-response",
             Self::Timeout => "timeout",
+            Self::Deadline => "deadline",
+            Self::Answered => "status",
             Self::ResponseTimeout => "response-timeout",
         }
     }
@@ -109,8 +115,8 @@ impl Cause {
             | Self::TlsNotYetValid
             | Self::TlsHandshake
             | Self::TlsNoIdentity => (503, "Service Unavailable"),
-            Self::Reset | Self::BadResponse => (502, "Bad Gateway"),
-            Self::Timeout | Self::ResponseTimeout => (504, "Gateway Timeout"),
+            Self::Reset | Self::BadResponse | Self::Answered => (502, "Bad Gateway"),
+            Self::Timeout | Self::Deadline | Self::ResponseTimeout => (504, "Gateway Timeout"),
         }
     }
 
@@ -137,7 +143,7 @@ impl Cause {
         };
         let is = |cause: Self| says(cause) && name == cause.name().as_bytes();
         if is(Self::AppConnect) {
-            Some((Self::Connect, Failure::NotProcessed))
+            Some((Self::Connect, Failure::NotConnected))
         } else if is(Self::Reset) {
             Some((Self::Reset, Failure::Reset))
         } else {

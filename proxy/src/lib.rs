@@ -17,6 +17,7 @@ pub mod app;
 pub mod balance;
 pub mod buffer;
 pub mod cause;
+pub mod deadline;
 pub mod detect;
 pub mod direction;
 pub mod discovery;

@@ -18,7 +18,13 @@ use std::{
 use arc_swap::ArcSwap;
 use ferrule_config::{HeaderChange, Timeouts};
 
-use crate::{act::Actions, balance::Balancer, retry::Budget, route::Table, tls::expected::Expected};
+use crate::{
+    act::Actions,
+    balance::Balancer,
+    retry::{Budget, Policy},
+    route::Table,
+    tls::expected::Expected,
+};
 
 /// A port of a Service that this proxy sends traffic to.
 #[derive(Debug)]
@@ -119,6 +125,10 @@ pub struct Rule {
     pub response_headers: HeaderChange,
     /// Time limits.
     pub timeouts: Timeouts,
+    /// When requests are sent again, if the rule says that.
+    pub retry: Option<Box<Policy>>,
+    /// Bounds the retries, if the rule has a budget of its own.
+    pub budget: Option<Arc<Budget>>,
     /// What else is done with requests; mostly nothing.
     pub actions: Option<Box<Actions>>,
 }

@@ -78,6 +78,11 @@ pub(super) fn grpc_status(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": GRPC_STATUSES })
 }
 
+/// The schema of names of statuses of gRPC, each once.
+pub(super) fn grpc_statuses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 16, "items": { "type": "string", "enum": GRPC_STATUSES } })
+}
+
 /// The schema of the status of a redirect.
 pub(super) fn redirect_status(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "enum": [301, 302, 303, 307, 308] })

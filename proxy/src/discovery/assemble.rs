@@ -15,6 +15,7 @@ use crate::{
     act::Actions,
     balance::{Balancer, Endpoint},
     http1::{body::is_token, head::is_authority},
+    retry::Policy,
     route,
     snapshot::{Backend, Backends, Changes, Cluster, Protocol, Rule, Snapshot},
     tls::expected::{Expected, Source},
@@ -117,6 +118,8 @@ pub(super) fn snapshot(world: &mut World, name: &Name, port: u16, now: Instant) 
     let service = service.unwrap_or_default();
     let routes = world.table(name, port, service.routes);
     let rules = service.rules.into_iter().map(|rule| {
+        let budget = rule.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+        let budget = budget.map(|budget| world.budget((name, port, &rule.name), budget, now));
         let backends: Vec<_> = rule
             .backends
             .iter()
@@ -146,6 +149,8 @@ pub(super) fn snapshot(world: &mut World, name: &Name, port: u16, now: Instant) 
             request_headers: rule.request_headers,
             response_headers: rule.response_headers,
             timeouts: rule.timeouts,
+            retry: rule.retry.as_ref().map(|retry| Box::new(Policy::new(retry))),
+            budget,
         }
     });
     let rules = rules.collect();

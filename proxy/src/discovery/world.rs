@@ -4,9 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Instant,
 };
 
-use ferrule_config::{Mesh, RouteEntry, shard};
+use ferrule_config::{Mesh, RetryBudget, RouteEntry, shard};
 
 use super::{
     balancing::Balancing,
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     balance::{Endpoint, Locality},
+    retry::Budget,
     route::Table,
 };
 
@@ -59,6 +61,8 @@ pub(super) struct World {
     endpoints: HashMap<SocketAddr, std::sync::Weak<Endpoint>>,
     /// Tables in force: what has not changed is not made again each time that an endpoint comes or goes.
     tables: HashMap<(Name, u16), std::sync::Weak<Table>>,
+    /// Budgets of rules, for the same reason: what was spent is.
+    budgets: HashMap<(Name, u16, String), std::sync::Weak<Budget>>,
     /// The pod that this proxy belongs to, if that is known.
     source: Option<Source>,
     pub balancing: Balancing,
@@ -292,6 +296,25 @@ impl World {
         self.tables.retain(|_, table| table.strong_count() > 0);
         self.tables.insert(key, Arc::downgrade(&table));
         table
+    }
+
+    /// The budget of a rule: the one that is in force, if it is the same.
+    pub fn budget(
+        &mut self,
+        (name, port, rule): (&Name, u16, &str),
+        terms: &RetryBudget,
+        now: Instant,
+    ) -> Arc<Budget> {
+        let key = (name.clone(), port, rule.to_owned());
+        if let Some(budget) = self.budgets.get(&key).and_then(std::sync::Weak::upgrade)
+            && budget.is_of(terms)
+        {
+            return budget;
+        }
+        let budget = Arc::new(Budget::of(terms, now));
+        self.budgets.retain(|_, budget| budget.strong_count() > 0);
+        self.budgets.insert(key, Arc::downgrade(&budget));
+        budget
     }
 
     /// Takes in what the pod of this proxy is now. What is routed by that may change.

@@ -1,13 +1,22 @@
 //! Which endpoint a request goes to, and to which next when that one failed it: the same for every protocol.
 
-use std::{borrow::Cow, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    cell::Cell,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use ferrule_config::{HeaderChange, Timeouts};
+use ferrule_config::{HeaderChange, Timeouts, names::ATTEMPT_HEADER};
 
 use crate::{
     balance::{Affinity, Endpoint, Pick},
     cause::Cause,
-    retry::{self, Budget, Failure, Replay},
+    deadline,
+    http2::fields::Fields,
+    retry::{self, Budget, Failure, Policy, Replay},
     snapshot::{Cluster, Protocol},
     telemetry::{Notes, Use},
     tls::error::Failed,
@@ -28,8 +37,12 @@ pub struct Terms<'a> {
     pub response_headers: &'a HeaderChange,
     /// Time limits.
     pub timeouts: &'a Timeouts,
+    /// When it is sent again.
+    pub policy: &'a Policy,
     /// Bounds the retries.
     pub budget: &'a Budget,
+    /// When its time is over, if it says that.
+    pub until: Option<Instant>,
     /// Which way it goes.
     pub direction: Direction,
     /// When it came.
@@ -44,13 +57,34 @@ impl<'a> Terms<'a> {
         self.affinity.kept(&self.cluster.balancer, endpoint, self.response_headers)
     }
 
-    /// When an attempt that began at this time must have ended.
-    pub fn deadline(&self, began: Instant) -> Option<Instant> {
-        let Timeouts { request, backend_request } = self.timeouts;
-        let set = |limit: &Option<ferrule_config::Duration>| limit.filter(|limit| !limit.is_zero());
-        let request = set(request).map(|limit| self.started + limit.get());
-        let attempt = set(backend_request).map(|limit| began + limit.get());
-        request.into_iter().chain(attempt).min()
+    /// When the request must have ended.
+    pub fn deadline(&self) -> Option<Instant> {
+        let request = self.timeouts.request.filter(|limit| !limit.is_zero());
+        let request = request.map(|limit| self.started + limit.get());
+        request.into_iter().chain(self.until).min()
+    }
+
+    /// How much time is left of a request that says when its time is over.
+    fn left(&self) -> Option<Duration> {
+        self.until.and(self.deadline()).map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// When an attempt that began at this time must have ended, and when its response must have begun.
+    pub fn attempt_deadlines(&self, began: Instant) -> (Option<Instant>, Option<Instant>) {
+        let whole = self.timeouts.backend_request.filter(|limit| !limit.is_zero());
+        (whole.map(|limit| began + limit.get()), self.policy.per_try.map(|limit| began + limit))
+    }
+
+    /// Why the request's time is over.
+    pub fn expired(&self) -> (Cause, String) {
+        let service = &self.cluster.service;
+        if self.until.is_some() && self.until == self.deadline() {
+            return (
+                Cause::Deadline,
+                format!("the request's deadline passed before {service} had responded"),
+            );
+        }
+        (Cause::Timeout, format!("no complete response of {service} in time"))
     }
 
     /// Whether what an endpoint says of itself is believed: outbound a sidecar stands before it, or nobody is harmed.
@@ -93,28 +127,58 @@ impl Attempt<'_> {
     }
 }
 
+/// A request's head, as far as it tells whether the request is a retry of another sidecar's.
+#[derive(Clone, Copy)]
+pub enum Head<'a> {
+    /// Of HTTP/1.
+    Bytes(&'a [u8]),
+    /// Of HTTP/2.
+    Fields(&'a Fields),
+}
+
+impl Head<'_> {
+    /// Whether it came as a retry. Only asked when an attempt has failed.
+    fn is_retry(self) -> bool {
+        let number =
+            |value: &[u8]| std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        let value = match self {
+            Self::Fields(fields) => fields.value(ATTEMPT_HEADER.as_bytes()).map(number),
+            Self::Bytes(head) => lines(head).find_map(|line| value_of(line, ATTEMPT_HEADER)).map(number),
+        };
+        value.is_some_and(|number| number.is_none_or(|number| number > 1))
+    }
+}
+
 /// The attempts of a request.
 pub struct Attempts<'a> {
     terms: &'a Terms<'a>,
     worker: &'a Worker,
+    head: Head<'a>,
     tried: Vec<SocketAddr>,
     stale: usize,
+    /// What the next attempt has been granted: to wait so long.
+    granted: Cell<Option<Duration>>,
 }
 
 impl<'a> Attempts<'a> {
     /// Of a request that is about to be sent for the first time.
-    pub fn begin(terms: &'a Terms<'a>, worker: &'a Worker) -> Self {
+    pub fn begin(terms: &'a Terms<'a>, worker: &'a Worker, head: Head<'a>) -> Self {
         terms.budget.deposit(terms.started);
-        Self { terms, worker, tried: Vec::new(), stale: 0 }
+        Self { terms, worker, head, tried: Vec::new(), stale: 0, granted: Cell::new(None) }
     }
 
     /// Where it goes next.
     ///
     /// # Errors
-    /// What the client is told when there is no endpoint.
+    /// What the client is told when there is no endpoint, or no time left.
     pub fn next(&self) -> Result<Attempt<'a>, (Cause, String)> {
         let Terms { cluster, started, affinity: Affinity { hash, session }, .. } = *self.terms;
         let began = if self.tried.is_empty() && self.stale == 0 { started } else { Instant::now() };
+        if let Some(deadline) = self.terms.deadline()
+            && deadline <= Instant::now()
+        {
+            return Err(self.terms.expired());
+        }
         let pick = Pick { hash, session, tried: &self.tried, now: began };
         match cluster.balancer.pick(&pick, |n| fastrand::usize(0..n)) {
             Some(endpoint) => {
@@ -131,31 +195,121 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Whether there is another attempt after this one, which failed before anything was forwarded. `reused`: it was
-    /// made on a connection that had carried others before.
+    /// Grants another attempt after a failure of the attempt of this number, if policy, budget and time allow one. Whoever
+    /// is granted it must report the failure, and gets it by [`Attempts::again`]. `after`: how long the endpoint wants the
+    /// client to wait.
+    pub fn grants(&self, failure: Failure, replay: Replay, number: usize, after: Option<Duration>) -> bool {
+        let Terms { policy, budget, .. } = self.terms;
+        if after.is_some_and(|after| after > retry::MAX_RETRY_AFTER)
+            || !policy.allows(failure, replay, number, || self.head.is_retry())
+        {
+            return false;
+        }
+        let now = Instant::now();
+        let pause = policy.pause(number, fastrand::f64()).max(after.unwrap_or_default());
+        // Nobody waits for an attempt that will have no time.
+        let late = self.terms.deadline().is_some_and(|deadline| now + pause >= deadline);
+        let granted = !late && budget.withdraw(now);
+        if granted {
+            self.granted.set(Some(pause));
+        }
+        granted
+    }
+
+    /// Whether there is another attempt after this one, which failed before anything was forwarded, and how long is to be
+    /// waited before it. `reused`: it was made on a connection that had carried others before.
     pub fn again(
         &mut self,
         failed: &Attempt<'_>,
         (failure, cause): (Failure, Cause),
         reused: bool,
         replay: Replay,
-    ) -> bool {
+    ) -> Option<Duration> {
         // A connection that the peer closed while it idled says nothing about the endpoint: go on with the next
         // one to the same endpoint, which costs no retry, until a new connection is made.
         let repeatable = replay.idempotent && replay.complete;
-        if reused && failure == Failure::Reset && repeatable && self.stale < MOST_STALE {
+        let granted = self.granted.take();
+        if reused && failure == Failure::Reset && repeatable && granted.is_none() && self.stale < MOST_STALE {
             self.stale += 1;
             let http2 = self.terms.cluster.protocol == Protocol::Http2;
             self.worker.recorder.pool(self.terms.direction, http2, Use::Stale);
-            return true;
+            return Some(Duration::ZERO);
         }
         let now = Instant::now();
         self.tried.push(failed.endpoint.address);
         failed.endpoint.load.observe(retry::PENALTY, now);
-        let again = retry::may_retry(failure, replay, failed.number) && self.terms.budget.withdraw(now);
-        if again {
-            self.worker.telemetry.retry(self.terms.direction, &self.terms.cluster.service, cause);
+        if granted.is_none() && !self.grants(failure, replay, failed.number, None) {
+            return None;
         }
-        again
+        self.worker.telemetry.retry(self.terms.direction, &self.terms.cluster.service, cause);
+        granted.or(self.granted.take())
     }
+}
+
+/// What a head of HTTP/1 says in an attempt: which one it is, and how much time is left, where that is to be said.
+pub fn head_of_attempt<'a>(head: &'a [u8], terms: &Terms<'_>, number: usize) -> Cow<'a, [u8]> {
+    if number < 2 && terms.until.is_none() {
+        return Cow::Borrowed(head);
+    }
+    let left = terms.left();
+    let mut out = Vec::with_capacity(head.len() + 64);
+    for line in lines(head) {
+        let deadline = deadline::NAMES.iter().find(|name| value_of(line, name).is_some());
+        match (deadline, left) {
+            (Some(name), Some(left)) => {
+                // As it was written, but for what it says.
+                out.extend_from_slice(&line[..name.len()]);
+                out.extend_from_slice(format!(": {}\r\n", deadline::written(name, left)).as_bytes());
+            }
+            _ if number > 1 && value_of(line, ATTEMPT_HEADER).is_some() => {}
+            _ => {
+                out.extend_from_slice(line);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+    if number > 1 {
+        out.extend_from_slice(format!("{ATTEMPT_HEADER}: {number}\r\n").as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    Cow::Owned(out)
+}
+
+/// The same for a head of HTTP/2, as changes to it.
+pub fn changes_of_attempt<'a>(
+    head: &Fields,
+    changes: &'a HeaderChange,
+    terms: &Terms<'_>,
+    number: usize,
+) -> Cow<'a, HeaderChange> {
+    if number < 2 && terms.until.is_none() {
+        return Cow::Borrowed(changes);
+    }
+    let mut changes = changes.clone();
+    let mut set = |name: &str, value: String| {
+        changes.set.retain(|(each, _)| each != name);
+        changes.set.push((name.to_owned(), value));
+    };
+    if number > 1 {
+        set(ATTEMPT_HEADER, number.to_string());
+    }
+    if let Some(left) = terms.left() {
+        for name in deadline::NAMES.iter().filter(|name| head.value(name.as_bytes()).is_some()) {
+            set(name, deadline::written(name, left));
+        }
+    }
+    Cow::Owned(changes)
+}
+
+/// The lines of a head that we have written: without the empty one that ends it.
+fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
+    head.split(|&byte| byte == b'\n')
+        .filter_map(|line| line.strip_suffix(b"\r"))
+        .filter(|line| !line.is_empty())
+}
+
+/// The value of a line, if it is a field of this name.
+fn value_of<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (start, rest) = line.split_at_checked(name.len())?;
+    if start.eq_ignore_ascii_case(name.as_bytes()) { rest.strip_prefix(b":") } else { None }
 }

@@ -15,6 +15,7 @@ use crate::{
     balance::Affinity,
     cause::Cause,
     direction::Direction,
+    retry::{self, Policy},
     route::{Found, Request},
     snapshot::{Backend, Cluster, Destination, Rule, Snapshot},
     telemetry::Notes,
@@ -182,13 +183,22 @@ impl<'a> Decision<'a> {
         self.rare.as_ref().is_some_and(|rare| rare.delay.is_some())
     }
 
-    /// How it is sent to this cluster.
+    fn policy(&self) -> &'a Policy {
+        self.rule.and_then(|rule| rule.retry.as_deref()).unwrap_or(&retry::DEFAULT)
+    }
+
+    /// Whether the rule says when it is sent again: then its content is kept, if it is not long.
+    pub fn keeps_content(&self) -> bool {
+        self.rule.is_some_and(|rule| rule.retry.is_some())
+    }
+
+    /// How it is sent to this cluster. `until`: when its time is over, if it says that.
     pub fn terms<'b>(
         &'b self,
         cluster: &'b Cluster,
         destination: &'b Destination,
         direction: Direction,
-        started: Instant,
+        (started, until): (Instant, Option<Instant>),
         notes: &'b Notes,
     ) -> Terms<'b> {
         let rare = self.rare.as_ref().and_then(|rare| rare.response_headers.as_ref());
@@ -197,7 +207,9 @@ impl<'a> Decision<'a> {
             response_headers: rare.unwrap_or(self.response_headers),
             timeouts: self.rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
             affinity: self.affinity,
-            budget: &destination.budget,
+            policy: self.policy(),
+            budget: self.rule.and_then(|rule| rule.budget.as_deref()).unwrap_or(&destination.budget),
+            until,
             direction,
             started,
             notes,

@@ -19,6 +19,7 @@ use crate::{
     balance::Affinity,
     buffer::Buffer,
     cause::Cause,
+    deadline,
     http1::head::MAX_FIELDS,
     http2::{self, connection::Connection, core::Role, driver::Event, fields::Fields, frame::Code, hpack},
     message::Field,
@@ -70,6 +71,7 @@ async fn request(
     let snapshot = destination.now();
     let head = stream.request_head();
     let decision = decide(&snapshot, &head, peer.map(|peer| peer.ip()), worker.guard.check(caller), &notes);
+    let until = deadline::of(head.iter(), started);
     let rewritten = decision.rewritten().map(|rewritten| {
         let target = rewritten.target.as_deref().map(str::as_bytes);
         head.rewritten(target, rewritten.host.as_deref().map(str::as_bytes))
@@ -93,7 +95,7 @@ async fn request(
                 end: stream.is_at_end(),
                 http2: cluster.protocol != Protocol::Http1,
                 request_headers: caller.map_or_else(|| decision.request_headers(), Caller::headers),
-                terms: decision.terms(cluster, destination, direction, started, &notes),
+                terms: decision.terms(cluster, destination, direction, (started, until), &notes),
             };
             let whole = translate::is_whole(stream);
             translate::run(&mut &*stream, whole, &mut &*stream, &plan, worker).await

@@ -2,6 +2,7 @@
 
 mod act;
 mod matches;
+mod retry;
 
 use ferrule_config::Duration;
 use kube::{CustomResource, KubeSchema};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     act::{Abort, Cors, Delay, DirectResponse, Fault, PathRewrite, Redirect, Rewrite, Scheme},
     matches::{GrpcMatch, HeaderMatch, Match, PathMatch, QueryMatch, SourceMatch},
+    retry::{Backoff, Retry, RetryBudget, RetryOn},
 };
 use super::{
     ServiceTarget, Status,
@@ -85,14 +87,16 @@ pub struct RouteSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = ("!has(self.redirect) || !(has(self.backendRefs) || has(self.directResponse) || has(self.rewrite) || has(self.timeouts))",
-        "redirect: the request is sent nowhere, so leave backendRefs, directResponse, rewrite and timeouts out"),
-    validation = ("!has(self.directResponse) || !(has(self.backendRefs) || has(self.rewrite) || has(self.timeouts))",
-        "directResponse: the request is sent nowhere, so leave backendRefs, rewrite and timeouts out"),
+    validation = ("!has(self.redirect) || !(has(self.backendRefs) || has(self.directResponse) || has(self.rewrite) || has(self.retry) || has(self.timeouts))",
+        "redirect: the request is sent nowhere, so leave backendRefs, directResponse, rewrite, retry and timeouts out"),
+    validation = ("!has(self.directResponse) || !(has(self.backendRefs) || has(self.rewrite) || has(self.retry) || has(self.timeouts))",
+        "directResponse: the request is sent nowhere, so leave backendRefs, rewrite, retry and timeouts out"),
     validation = ("!(has(self.rewrite) && has(self.rewrite.path) && has(self.rewrite.path.prefix)) || (has(self.matches) && size(self.matches) > 0 && self.matches.all(m, has(m.path) && has(m.path.prefix)))",
         "rewrite.path.prefix: is for rules whose every match has path.prefix"),
     validation = ("!(has(self.redirect) && has(self.redirect.path) && has(self.redirect.path.prefix)) || (has(self.matches) && size(self.matches) > 0 && self.matches.all(m, has(m.path) && has(m.path.prefix)))",
-        "redirect.path.prefix: is for rules whose every match has path.prefix")
+        "redirect.path.prefix: is for rules whose every match has path.prefix"),
+    validation = ("!(has(self.retry) && has(self.retry.perTryTimeout) && has(self.timeouts) && has(self.timeouts.request)) || duration(self.timeouts.request) == duration('0s') || duration(self.retry.perTryTimeout) <= duration(self.timeouts.request)",
+        "retry.perTryTimeout: must not exceed timeouts.request")
 )]
 pub struct RouteRule {
     /// Name of the rule, unique in the Route: for metrics and logs, and for policies that apply to this rule
@@ -121,16 +125,21 @@ pub struct RouteRule {
     /// Time limits. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
+    /// When a request is sent again, and how often. Default: up to 3 times, to another endpoint if there is one, after no
+    /// connection was made or the stream was refused, and after a reset if its method is idempotent; within a budget of
+    /// 20% + 10 a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// Another host or path for the request on its way to the backend. Contradicts redirect and directResponse.
     /// Default: as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<Rewrite>,
-    /// An answer that sends the client elsewhere. Contradicts backendRefs, directResponse, rewrite and timeouts, for the
-    /// request is sent nowhere. Default: none.
+    /// An answer that sends the client elsewhere. Contradicts backendRefs, directResponse, rewrite, retry and
+    /// timeouts, for the request is sent nowhere. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
-    /// An answer of the sidecar itself. Contradicts backendRefs, redirect, rewrite and timeouts, for the request is sent
-    /// nowhere. Default: none.
+    /// An answer of the sidecar itself. Contradicts backendRefs, redirect, rewrite, retry and timeouts, for the
+    /// request is sent nowhere. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct_response: Option<DirectResponse>,
     /// Faults for a share of the requests, to see how clients bear them. Default: none.

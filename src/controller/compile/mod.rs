@@ -24,6 +24,7 @@ mod mesh_tls;
 mod peers;
 mod policy;
 mod precedence;
+mod retry;
 mod route;
 mod strict;
 mod target;

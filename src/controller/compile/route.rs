@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrule_config::{
-    Backend, Cors, DirectResponse, Fault, HeaderChange, Match, PathMatch, Redirect, Rewrite, RouteEntry,
-    Rule, Service, SourceMatch, Timeouts,
+    Backend, Cors, DirectResponse, Fault, HeaderChange, Match, PathMatch, Redirect, Retry, Rewrite,
+    RouteEntry, Rule, Service, SourceMatch, Timeouts,
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use super::{
     finding::{ConditionType, Finding, Reason, Verdict},
     header::{self, Invalid, invalid},
     precedence::Precedence,
-    target, verdict,
+    retry, target, verdict,
 };
 
 /// A Route that is sound in itself; whether its targets and backends exist is another question.
@@ -38,6 +38,7 @@ struct ParsedRule<'a> {
     request_headers: HeaderChange,
     response_headers: HeaderChange,
     timeouts: Timeouts,
+    retry: Option<Retry>,
     rewrite: Option<Rewrite>,
     redirect: Option<Redirect>,
     direct_response: Option<DirectResponse>,
@@ -114,6 +115,7 @@ fn parse_rule<'a>(
         request_headers,
         response_headers,
         timeouts,
+        retry,
         rewrite,
         redirect,
         direct_response,
@@ -135,6 +137,7 @@ fn parse_rule<'a>(
         Some(backends) => Some(parse_backends(backends, &format!("{field}.backendRefs"))?),
         None => None,
     };
+    let timeouts = parse_timeouts(timeouts.as_ref(), &format!("{field}.timeouts"))?;
     let rewrite = act::rewrite(rewrite.as_ref(), &conditions, &format!("{field}.rewrite"))?;
     let redirect = act::redirect(redirect.as_ref(), &conditions, &format!("{field}.redirect"))?;
     Ok(ParsedRule {
@@ -143,7 +146,8 @@ fn parse_rule<'a>(
         backends,
         request_headers: header::change(request_headers.as_ref(), &format!("{field}.requestHeaders"))?,
         response_headers: header::change(response_headers.as_ref(), &format!("{field}.responseHeaders"))?,
-        timeouts: parse_timeouts(timeouts.as_ref(), &format!("{field}.timeouts"))?,
+        retry: retry::retry(retry.as_ref(), &timeouts, &format!("{field}.retry"))?,
+        timeouts,
         rewrite,
         redirect,
         direct_response: act::direct_response(direct_response.as_ref(), &format!("{field}.directResponse"))?,
@@ -154,7 +158,7 @@ fn parse_rule<'a>(
 
 /// A request that is sent nowhere needs nothing of what is for one that is.
 fn contradiction(rule: &RouteRule, field: &str) -> Result<(), Invalid> {
-    let RouteRule { backend_refs, timeouts, rewrite, redirect, direct_response, .. } = rule;
+    let RouteRule { backend_refs, timeouts, retry, rewrite, redirect, direct_response, .. } = rule;
     let (which, answers) = match (redirect, direct_response) {
         (Some(_), _) => ("redirect", true),
         (None, Some(_)) => ("directResponse", true),
@@ -164,6 +168,7 @@ fn contradiction(rule: &RouteRule, field: &str) -> Result<(), Invalid> {
         ("backendRefs", backend_refs.is_some()),
         ("directResponse", redirect.is_some() && direct_response.is_some()),
         ("rewrite", rewrite.is_some()),
+        ("retry", retry.is_some()),
         ("timeouts", timeouts.is_some()),
     ];
     match others.iter().find(|(_, given)| *given) {
@@ -400,6 +405,7 @@ fn compiled(namespace: &str, route: &str, service: &str, rule: &ParsedRule<'_>) 
         request_headers,
         response_headers,
         timeouts,
+        retry,
         rewrite,
         redirect,
         direct_response,
@@ -434,6 +440,7 @@ fn compiled(namespace: &str, route: &str, service: &str, rule: &ParsedRule<'_>) 
         request_headers: request_headers.clone(),
         response_headers: response_headers.clone(),
         timeouts: timeouts.clone(),
+        retry: retry.clone(),
         rewrite: rewrite.clone(),
         redirect: redirect.clone(),
         direct_response: direct_response.clone(),

@@ -12,6 +12,7 @@ mod act;
 mod balancer;
 mod matches;
 mod mesh_tls;
+mod retry;
 mod strict;
 
 fn observed(objects: &[(Kind, Value)]) -> Observed {

@@ -1,7 +1,7 @@
 //! The fields that decide over framing and connection, found in one walk.
 
 use super::{HeadError, Version};
-use crate::message::Field;
+use crate::{deadline::is_deadline, message::Field};
 
 /// What `Transfer-Encoding` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(super) struct Noted<'a> {
     pub upgrade: bool,
     pub te: bool,
     pub expects_continue: bool,
+    /// A field tells of a deadline.
+    pub deadline: bool,
 }
 
 impl<'a> Noted<'a> {
@@ -59,6 +61,7 @@ impl<'a> Noted<'a> {
                 }
                 7 if name.eq_ignore_ascii_case("upgrade") => noted.upgrade = true,
                 10 if name.eq_ignore_ascii_case("connection") => noted.connection(value),
+                12 | 16 | 30 if is_deadline(name.as_bytes()) => noted.deadline = true,
                 14 if is_alike(name, "content-length") => noted.content_length(name, value)?,
                 17 if is_alike(name, "transfer-encoding") => noted.transfer_encoding(name, value)?,
                 _ => {}

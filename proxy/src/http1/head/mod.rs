@@ -103,6 +103,8 @@ pub struct RequestHead<'a> {
     pub expects_continue: bool,
     /// Whether the client says that it takes trailers (RFC 9110 §10.1.4).
     pub takes_trailers: bool,
+    /// Whether a field tells of a deadline.
+    pub has_deadline: bool,
 }
 
 impl<'a> RequestHead<'a> {
@@ -225,6 +227,7 @@ pub fn request<'a>(
         upgrade,
         expects_continue: modern && noted.expects_continue,
         takes_trailers,
+        has_deadline: noted.deadline,
     };
     Ok(Some((head, length)))
 }

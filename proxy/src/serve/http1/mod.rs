@@ -28,6 +28,7 @@ use crate::{
     access::{self, Asked, Check, Held, Policy, Subject, Verdict},
     buffer::{self, Buffer},
     cause::Cause,
+    deadline,
     drain::Phase,
     http1::{
         body::{Body, Framing},
@@ -203,7 +204,8 @@ impl Context<'_> {
         let source = || Some(client.peer_addr().ok()?.ip());
         let check = worker.guard.check(caller.map(|caller| &**caller));
         let inbound = Inbound { caller: caller.map(|caller| &**caller), check, notes: &notes };
-        let (info, decision) = match decide(read, &snapshot, source, &worker.limits, inbound, &mut out) {
+        let decided = decide(read, &snapshot, source, &worker.limits, inbound, started, &mut out);
+        let (info, decision) = match decided {
             Ok(decided) => decided,
             Err(refusal) => {
                 buffer::give_back(out);
@@ -219,7 +221,11 @@ impl Context<'_> {
                 End::Failed { cause: *cause, detail: detail.clone(), untouched: true }
             }
             Target::Answer(answer) => End::Answered(answer),
-            Target::Cluster(cluster) if cluster.protocol == Protocol::Http2 || self.shares(cluster, info) => {
+            Target::Cluster(cluster)
+                if cluster.protocol == Protocol::Http2
+                    || self.shares(cluster, info)
+                    || self.keeps(&decision, read, info) =>
+            {
                 // Boxed, or every connection would have room for it while it idles.
                 Box::pin(self.translate(
                     client,
@@ -227,12 +233,13 @@ impl Context<'_> {
                     &out,
                     info,
                     cluster.protocol == Protocol::Http2,
-                    &decision.terms(cluster, destination, direction, started, &notes),
+                    &decision.terms(cluster, destination, direction, (started, info.until), &notes),
                 ))
                 .await
             }
             Target::Cluster(cluster) => {
                 let Info {
+                    until,
                     framing,
                     version,
                     keep_alive,
@@ -253,7 +260,7 @@ impl Context<'_> {
                     upgrade,
                     expects_continue,
                     idempotent,
-                    terms: decision.terms(cluster, destination, direction, started, &notes),
+                    terms: decision.terms(cluster, destination, direction, (started, until), &notes),
                 };
                 exchange::run(client, read, timer, &plan, worker).await
             }
@@ -319,6 +326,15 @@ impl Context<'_> {
             && !info.upgrade
             && !info.to_connect
             && self.worker.dialer.encrypts(cluster.expected.as_deref())
+    }
+
+    /// Whether the request's content is to be kept for another attempt while it comes.
+    fn keeps(&self, decision: &Decision<'_>, read: &Buffer, info: Info) -> bool {
+        decision.keeps_content()
+            && self.direction == Direction::Outbound
+            && !info.upgrade
+            && !info.to_connect
+            && !is_at_hand(read, info.framing)
     }
 
     /// Sends a request to an endpoint that speaks HTTP/2, or on a connection that does. `http2`: the endpoint does.
@@ -395,6 +411,8 @@ fn is_hopeless(bytes: &[u8]) -> bool {
 /// What of a request's head is still needed when the head is gone.
 #[derive(Clone, Copy)]
 struct Info {
+    /// When its time is over, if it says that.
+    until: Option<Instant>,
     framing: Framing,
     version: Version,
     keep_alive: bool,
@@ -443,6 +461,7 @@ fn decide<'a>(
     source: impl FnOnce() -> Option<IpAddr>,
     limits: &Limits,
     inbound: Inbound<'_>,
+    started: Instant,
     out: &mut Vec<u8>,
 ) -> Result<(Info, Decision<'a>), Refusal> {
     let mut space = field_space();
@@ -482,7 +501,13 @@ fn decide<'a>(
             rewrite::rewritten(out, &head, rewritten, changes, &snapshot.cluster.service);
         }
     }
+    let until = if head.has_deadline {
+        deadline::of(head.fields.iter().map(|field| (field.name.as_bytes(), field.value)), started)
+    } else {
+        None
+    };
     let info = Info {
+        until,
         framing: head.framing,
         version: head.version,
         keep_alive: head.keep_alive,
@@ -495,6 +520,12 @@ fn decide<'a>(
     };
     read.consume(length);
     Ok((info, decision))
+}
+
+/// Whether all of a request's body lies in the buffer.
+fn is_at_hand(read: &Buffer, framing: Framing) -> bool {
+    let mut body = Body::new(framing);
+    body.advance(read.data()).is_ok() && body.is_done()
 }
 
 /// Uses up a request's body if all of it is at hand; otherwise the connection can't be used again.

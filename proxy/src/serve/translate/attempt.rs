@@ -1,6 +1,11 @@
 //! One attempt at one endpoint.
 
-use std::{io, pin::pin, rc::Rc, time::Instant};
+use std::{
+    io,
+    pin::pin,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use ferrule_config::names::ERROR_HEADER;
 use futures::future::{Either, select};
@@ -18,7 +23,7 @@ use crate::{
     limits::Limit,
     message::is_idempotent,
     retry::{self, Failure, Replay},
-    serve::attempts,
+    serve::attempts::{self, Attempts},
     telemetry::GrpcStatus,
     worker::Worker,
 };
@@ -27,6 +32,7 @@ pub(super) struct Attempt<'a> {
     pub plan: &'a Plan<'a>,
     pub worker: &'a Rc<Worker>,
     pub to: attempts::Attempt<'a>,
+    pub attempts: &'a Attempts<'a>,
 }
 
 /// An attempt that failed before anything was forwarded.
@@ -55,26 +61,41 @@ impl Attempt<'_> {
     ) -> Result<Outcome, Failed> {
         let progress = Progress::default();
         let limits = &self.worker.limits;
+        let deadline = self.plan.terms.deadline();
         // Pinned where it is made: it is large, and moving it would copy all of it.
         let mut attempt = pin!(async {
             let exchange = pin!(self.exchange(body, reply, &progress));
             let stalled = pin!(stalled(&progress, limits));
-            match select(exchange, stalled).await {
-                Either::Left((result, _)) => result,
-                Either::Right((limit, _)) => Err(self.stalled(limit, &progress)),
+            let exchange = select(exchange, stalled);
+            let result = match self.plan.terms.attempt_deadlines(self.to.began) {
+                (None, None) => Either::Left(exchange.await),
+                times => match select(exchange, Box::pin(attempt_expired(times, &progress))).await {
+                    Either::Left((result, _)) => Either::Left(result),
+                    Either::Right(_) => Either::Right(()),
+                },
+            };
+            match result {
+                Either::Left(Either::Left((result, _))) => result,
+                Either::Left(Either::Right((limit, _))) => Err(self.stalled(limit, &progress)),
+                Either::Right(()) if progress.forwarded.get().is_some() => Err(Stop::Broken),
+                Either::Right(()) => {
+                    let (address, service) = (self.to.endpoint.address, &self.plan.terms.cluster.service);
+                    let detail = format!("no response of {address} of {service} in time");
+                    Err(self.failed(Failure::TimedOut, Cause::Timeout, detail))
+                }
             }
         });
-        let stopped = match self.plan.terms.deadline(self.to.began) {
-            None => attempt.as_mut().await,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), attempt.as_mut()).await {
-                Ok(result) => result,
-                Err(_) if progress.forwarded.get().is_some() => Err(Stop::Broken),
-                Err(_) => {
-                    let detail =
-                        format!("no complete response of {} in time", self.plan.terms.cluster.service);
-                    Err(self.failed(Failure::Final, Cause::Timeout, detail))
-                }
-            },
+        let result = match deadline {
+            None => Some(attempt.as_mut().await),
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), attempt.as_mut()).await.ok(),
+        };
+        let stopped = match result {
+            Some(result) => result,
+            None if progress.forwarded.get().is_some() => self.cut_short(reply, &progress).await,
+            None => {
+                let (cause, detail) = self.plan.terms.expired();
+                Err(self.failed(Failure::Final, cause, detail))
+            }
         };
         match stopped {
             Ok(status) => {
@@ -84,6 +105,23 @@ impl Attempt<'_> {
             Err(Stop::Broken) => Ok(Outcome::Broken(progress.forwarded.get())),
             Err(Stop::Failed(failed)) => Err(Failed { taken: progress.taken.get(), ..failed }),
         }
+    }
+
+    /// The time of a request is over whose response has begun. A call of gRPC is told so, as its trailers can.
+    async fn cut_short(&self, reply: &mut impl Responder, progress: &Progress) -> Result<u16, Stop> {
+        let Some(status) = progress.forwarded.get().filter(|_| self.plan.head.is_grpc()) else {
+            return Err(Stop::Broken);
+        };
+        let code = Cause::Deadline.grpc_status();
+        let mut trailers = Fields::take();
+        trailers.push(b"grpc-status", code.to_string().as_bytes());
+        trailers.push(b"grpc-message", b"ferrule: the time of the call is over");
+        trailers.push(ERROR_HEADER.as_bytes(), Cause::Deadline.name().as_bytes());
+        let sent = reply.trailers(&trailers).await;
+        trailers.give_back();
+        sent.map_err(|_| Stop::Broken)?;
+        self.plan.terms.notes.grpc.set(GrpcStatus::Code(code));
+        Ok(status)
     }
 
     async fn exchange<R: Receiver>(
@@ -227,13 +265,23 @@ impl Attempt<'_> {
         if status >= 200 {
             let grpc = head.value(b"grpc-status");
             let told = head.value(ERROR_HEADER.as_bytes()).and_then(|name| Cause::told(status, grpc, name));
+            let (replay, number) = (self.replay(progress), self.to.number);
             if let Some((cause, failure)) = told
                 && self.plan.terms.trusts_endpoint()
-                && !progress.taken.get()
-                && retry::may_retry(failure, self.replay(), self.to.number)
+                && self.attempts.grants(failure, replay, number, None)
             {
                 let detail = format!("the sidecar at {} says: {}", self.to.endpoint.address, cause.name());
                 return Err(self.failed(failure, cause, detail));
+            }
+            if self.plan.terms.policy.looks_at_responses() && self.plan.terms.trusts_endpoint() {
+                let code = grpc.and_then(|code| std::str::from_utf8(code).ok()?.parse().ok());
+                let failure = code.map_or(Failure::Status(status), Failure::Grpc);
+                let after = head.value(b"retry-after");
+                let after = after.map(|value| retry::retry_after(value).unwrap_or(Duration::MAX));
+                if self.attempts.grants(failure, replay, number, after) {
+                    let detail = format!("{} answered with {failure:?}", self.to.endpoint.address);
+                    return Err(self.failed(failure, Cause::Answered, detail));
+                }
             }
             return Ok(Some(head));
         }
@@ -298,8 +346,8 @@ impl Attempt<'_> {
         self.failed(Failure::Final, Cause::Timeout, detail)
     }
 
-    fn replay(&self) -> Replay {
-        Replay { idempotent: is_idempotent(self.plan.head.method()), complete: true }
+    fn replay(&self, progress: &Progress) -> Replay {
+        Replay { idempotent: is_idempotent(self.plan.head.method()), complete: !progress.taken.get() }
     }
 
     fn failed(&self, failure: Failure, cause: Cause, detail: String) -> Stop {
@@ -311,7 +359,7 @@ impl Attempt<'_> {
             return self.failed(Failure::Final, Cause::BadRequest, error.to_string());
         }
         let (cause, detail) = self.plan.terms.not_connected(self.to.endpoint.address, error);
-        self.failed(Failure::NotProcessed, cause, detail)
+        self.failed(Failure::NotConnected, cause, detail)
     }
 
     fn no_response(&self, ended: Ended, progress: &Progress, reused: bool) -> Stop {
@@ -323,7 +371,7 @@ impl Attempt<'_> {
             // An end that gRPC has a meaning for: the deadline has passed there, or a handler gave up. The client's library
             // knows best which; any status of ours would be a guess.
             Ended::ByPeer(Code::CANCEL) if self.plan.head.is_grpc() => return Stop::Broken,
-            Ended::Refused => (Failure::NotProcessed, Cause::Reset, "refused the request".to_owned()),
+            Ended::Refused => (Failure::Refused, Cause::Reset, "refused the request".to_owned()),
             Ended::ByPeer(code) => {
                 (Failure::Reset, Cause::Reset, format!("reset the request (HTTP/2 error {})", code.0))
             }
@@ -335,6 +383,21 @@ impl Attempt<'_> {
         let detail = format!("{address} of {service} {what}");
         Stop::Failed(Failed { failure, cause, detail, reused, taken: false })
     }
+}
+
+/// Waits until the attempt must have ended, or its response have begun and has not.
+async fn attempt_expired((whole, begin): (Option<Instant>, Option<Instant>), progress: &Progress) {
+    let until = async |time: Option<Instant>| match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    };
+    let begun = async {
+        until(begin).await;
+        if progress.forwarded.get().is_some() {
+            std::future::pending::<()>().await;
+        }
+    };
+    select(pin!(until(whole)), pin!(begun)).await;
 }
 
 enum Side {

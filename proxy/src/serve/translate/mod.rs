@@ -21,7 +21,10 @@ mod upstream;
 use std::{cell::Cell, pin::pin, rc::Rc, task::Poll};
 
 use ferrule_config::HeaderChange;
-use futures::poll;
+use futures::{
+    future::{Either, select},
+    poll,
+};
 
 use crate::{
     cause::Cause,
@@ -31,7 +34,7 @@ use crate::{
         streams::Ended,
     },
     retry::Replay,
-    serve::attempts::{Attempts, Terms},
+    serve::attempts::{self, Attempts, Head, Terms},
     telemetry::{GrpcStatus, Notes},
     worker::{Direction, Worker},
 };
@@ -143,7 +146,7 @@ pub async fn run(
     plan: &Plan<'_>,
     worker: &Rc<Worker>,
 ) -> Outcome {
-    let mut attempts = Attempts::begin(&plan.terms, worker);
+    let mut attempts = Attempts::begin(&plan.terms, worker, Head::Fields(plan.head));
     let mut body = match collect(client, whole, plan).await {
         Ok(body) => body,
         Err(Ended::Faulty) => return Outcome::Failed(Cause::BadRequest, MALFORMED.to_owned()),
@@ -158,13 +161,22 @@ pub async fn run(
             Ok(to) => to,
             Err((cause, detail)) => return Outcome::Failed(cause, detail),
         };
-        let Failed { failure, cause, detail, reused, taken } =
-            match (Attempt { plan, worker, to }).run(&mut body, reply).await {
-                Ok(outcome) => return outcome,
-                Err(failed) => failed,
-            };
-        if !attempts.again(&to, (failure, cause), reused, Replay { idempotent, complete: !taken }) {
+        let changes = attempts::changes_of_attempt(plan.head, plan.request_headers, &plan.terms, to.number);
+        let plan = &Plan { request_headers: &changes, ..*plan };
+        let attempt = Attempt { plan, worker, to, attempts: &attempts };
+        let Failed { failure, cause, detail, reused, taken } = match attempt.run(&mut body, reply).await {
+            Ok(outcome) => return outcome,
+            Err(failed) => failed,
+        };
+        let replay = Replay { idempotent, complete: !taken };
+        let Some(pause) = attempts.again(&to, (failure, cause), reused, replay) else {
             return Outcome::Failed(cause, detail);
+        };
+        if !pause.is_zero() {
+            let gone = pin!(reply.gone());
+            if let Either::Right(_) = select(Box::pin(tokio::time::sleep(pause)), gone).await {
+                return Outcome::Broken(None);
+            }
         }
         if let Body::Streaming(kept) = &mut body {
             kept.rewind();

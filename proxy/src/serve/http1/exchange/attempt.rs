@@ -20,7 +20,7 @@ use crate::{
     limits::Limit,
     retry::Failure,
     serve::{
-        attempts::{self, Terms},
+        attempts::{self, Attempts, Terms},
         http1::timer::Timer,
     },
     stream::Stream,
@@ -31,6 +31,7 @@ pub(super) struct Attempt<'a> {
     pub plan: &'a Plan<'a>,
     pub worker: &'a Worker,
     pub to: attempts::Attempt<'a>,
+    pub attempts: &'a Attempts<'a>,
     /// Status of the final response, once some of it was written to the client.
     pub forwarded: Cell<Option<u16>>,
     pub progress: Progress,
@@ -61,13 +62,19 @@ pub(super) enum ReceiveError {
 /// Who or what was waited for too long.
 enum Expired {
     Route,
+    Attempt,
     Client,
     Endpoint,
 }
 
 impl<'a> Attempt<'a> {
-    pub fn new(plan: &'a Plan<'a>, worker: &'a Worker, to: attempts::Attempt<'a>) -> Self {
-        Self { plan, worker, to, forwarded: Cell::new(None), progress: Progress::default() }
+    pub fn new(
+        plan: &'a Plan<'a>,
+        worker: &'a Worker,
+        to: attempts::Attempt<'a>,
+        attempts: &'a Attempts<'a>,
+    ) -> Self {
+        Self { plan, worker, to, attempts, forwarded: Cell::new(None), progress: Progress::default() }
     }
 
     /// Makes the attempt. An error says also whether the connection had been used before.
@@ -123,6 +130,8 @@ impl<'a> Attempt<'a> {
         upstream: &mut Stream,
         response: &mut Buffer,
     ) -> Result<Received, ReceiveError> {
+        let head = attempts::head_of_attempt(self.plan.head, &self.plan.terms, self.to.number);
+        let head = &*head;
         let (mut client_read, mut client_write) = client.split();
         let (mut upstream_read, mut upstream_write) = upstream.split();
         let buffered = request.buffered;
@@ -133,11 +142,11 @@ impl<'a> Attempt<'a> {
                 Some(length) => {
                     // Not added to: an attempt before this one may have sent it too.
                     self.plan.terms.notes.request_bytes.set(length as u64);
-                    write_both(&mut upstream_write, self.plan.head, &read.data()[..length])
+                    write_both(&mut upstream_write, head, &read.data()[..length])
                         .await
                         .map_err(|_| SendError::Upstream)
                 }
-                None => match write_both(&mut upstream_write, self.plan.head, &[]).await {
+                None => match write_both(&mut upstream_write, head, &[]).await {
                     Ok(()) => {
                         let to = (&mut upstream_write, self.plan.terms.notes);
                         stream_body(request, read, &mut client_read, to, progress).await
@@ -180,16 +189,24 @@ impl<'a> Attempt<'a> {
     /// Looks at the clock from time to time and ends when the route's time is up or nothing has moved for too long.
     async fn watch(&self, timer: &mut Timer<'_>) -> Expired {
         let limits = &self.worker.limits;
-        let deadline = self.plan.terms.deadline(self.to.began);
+        let deadline = self.plan.terms.deadline();
+        let (whole, mut begin) = self.plan.terms.attempt_deadlines(self.to.began);
         let tick = (limits.client_stall.min(limits.endpoint_stall) / 4).max(Duration::from_millis(1));
         let (mut since, mut next) = (self.plan.terms.started, self.plan.terms.started + tick);
         // What came before this attempt counts for none of them.
         self.progress.moved.set(true);
         loop {
-            timer.until(deadline.map_or(next, |deadline| deadline.min(next))).await;
+            let times = [deadline, whole, begin];
+            timer.until(times.into_iter().flatten().min().map_or(next, |time| time.min(next))).await;
             let now = Instant::now();
+            if self.forwarded.get().is_some() {
+                begin = None;
+            }
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Expired::Route;
+            }
+            if [whole, begin].into_iter().flatten().any(|time| now >= time) {
+                return Expired::Attempt;
             }
             next = now + tick;
             let still = now.saturating_duration_since(since);
@@ -209,8 +226,15 @@ impl<'a> Attempt<'a> {
         let limits = &self.worker.limits;
         match expired {
             Expired::Route => {
-                self.failed(Cause::Timeout, format!("no complete response of {service} in time"))
+                let (cause, detail) = self.plan.terms.expired();
+                self.failed(cause, detail)
             }
+            Expired::Attempt if self.forwarded.get().is_some() => ReceiveError::Broken(Cause::Timeout.name()),
+            Expired::Attempt => ReceiveError::Failed(Failed {
+                failure: Failure::TimedOut,
+                cause: Cause::Timeout,
+                detail: format!("no response of {} of {service} in time", self.to.endpoint.address),
+            }),
             Expired::Client => {
                 self.worker.telemetry.limit(self.plan.terms.direction, Limit::ClientStall);
                 let detail = format!("no more of the request's body for {:?}", limits.client_stall);
@@ -237,6 +261,6 @@ impl<'a> Attempt<'a> {
 
     fn connect_failed(&self, error: &io::Error) -> Failed {
         let (cause, detail) = self.plan.terms.not_connected(self.to.endpoint.address, error);
-        Failed { failure: Failure::NotProcessed, cause, detail }
+        Failed { failure: Failure::NotConnected, cause, detail }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     buffer::Buffer,
     cause::Cause,
     http1::{body::Framing, head::Version},
-    serve::attempts::{Attempts, Terms},
+    serve::attempts::{Attempts, Head, Terms},
     stream::Stream,
     worker::Worker,
 };
@@ -68,20 +68,24 @@ pub(super) async fn run(
             return End::Failed { cause: Cause::BadRequest, detail, untouched: false };
         }
     };
-    let mut attempts = Attempts::begin(&plan.terms, worker);
+    let mut attempts = Attempts::begin(&plan.terms, worker, Head::Bytes(plan.head));
     loop {
         let to = match attempts.next() {
             Ok(to) => to,
             Err((cause, detail)) => return End::Failed { cause, detail, untouched: true },
         };
-        let attempt = Attempt::new(plan, worker, to);
+        let attempt = Attempt::new(plan, worker, to, &attempts);
         let (error, reused) = match attempt.run(client, read, timer, &mut request).await {
             Ok(end) => return end,
             Err(failed) => failed,
         };
         let replay = request.replay(plan.idempotent);
-        if !attempts.again(&to, (error.failure, error.cause), reused, replay) {
+        let Some(pause) = attempts.again(&to, (error.failure, error.cause), reused, replay) else {
             return End::Failed { cause: error.cause, detail: error.detail, untouched: replay.complete };
+        };
+        if !pause.is_zero() {
+            // Boxed, as what few requests need.
+            Box::pin(tokio::time::sleep(pause)).await;
         }
     }
 }

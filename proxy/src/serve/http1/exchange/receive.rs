@@ -1,7 +1,7 @@
 //! The response on its way to the client, held to the same standard as a request: nothing of it is forwarded
 //! before its head was understood and its framing is beyond doubt.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -142,21 +142,32 @@ impl Attempt<'_> {
             || self.worker.drain.is_draining()
     }
 
-    /// The endpoint's sidecar says that its application failed the request: then there may be another attempt.
+    /// The endpoint's sidecar says that its application failed the request, or the status is one that the rule names: then
+    /// there may be another attempt.
     fn refuse_failed(&self, head: &ResponseHead<'_>, replayable: bool) -> Result<(), ReceiveError> {
-        if !self.plan.terms.trusts_endpoint() || head.status < 500 {
+        let looked_at = head.status >= 400 && self.plan.terms.policy.looks_at_responses();
+        if !self.plan.terms.trusts_endpoint() || (head.status < 500 && !looked_at) {
             return Ok(());
         }
-        let names = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(ERROR_HEADER));
-        let told = names.filter_map(|field| Cause::told(head.status, None, field.value)).next();
+        let value = |name: &str| {
+            let field = head.fields.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+            field.map(|field| field.value)
+        };
         let replay = Replay { idempotent: self.plan.idempotent, complete: replayable };
-        match told {
-            Some((cause, failure)) if retry::may_retry(failure, replay, self.to.number) => {
-                let detail = format!("the sidecar at {} says: {}", self.to.endpoint.address, cause.name());
-                Err(ReceiveError::Failed(Failed { failure, cause, detail }))
-            }
-            _ => Ok(()),
+        let told = value(ERROR_HEADER).and_then(|name| Cause::told(head.status, None, name));
+        if let Some((cause, failure)) = told
+            && self.attempts.grants(failure, replay, self.to.number, None)
+        {
+            let detail = format!("the sidecar at {} says: {}", self.to.endpoint.address, cause.name());
+            return Err(ReceiveError::Failed(Failed { failure, cause, detail }));
         }
+        let failure = Failure::Status(head.status);
+        let after = value("retry-after").map(|value| retry::retry_after(value).unwrap_or(Duration::MAX));
+        if looked_at && self.attempts.grants(failure, replay, self.to.number, after) {
+            let detail = format!("{} answered with {}", self.to.endpoint.address, head.status);
+            return Err(ReceiveError::Failed(Failed { failure, cause: Cause::Answered, detail }));
+        }
+        Ok(())
     }
 
     /// Forwards head and body. `out` holds the head.
