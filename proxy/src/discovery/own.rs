@@ -127,7 +127,8 @@ impl Own {
     /// The pod as the source of requests, as it is now.
     pub(super) fn source(&self) -> Source {
         let Pod { namespace, account, system: _, labels } = &self.pod;
-        Source { namespace: namespace.clone(), account: account.clone(), labels: labels.read() }
+        let labels = labels.read().unwrap_or_else(|| self.labels.clone());
+        Source { namespace: namespace.clone(), account: account.clone(), labels }
     }
 
     /// Takes in the configuration of the namespace as it is now.

@@ -62,32 +62,34 @@ impl Attempt<'_> {
         let progress = Progress::default();
         let limits = &self.worker.limits;
         let deadline = self.plan.terms.deadline();
-        // Pinned where it is made: it is large, and moving it would copy all of it.
-        let mut attempt = pin!(async {
-            let exchange = pin!(self.exchange(body, reply, &progress));
-            let stalled = pin!(stalled(&progress, limits));
-            let exchange = select(exchange, stalled);
-            let result = match self.plan.terms.attempt_deadlines(self.to.began) {
-                (None, None) => Either::Left(exchange.await),
-                times => match select(exchange, Box::pin(attempt_expired(times, &progress))).await {
-                    Either::Left((result, _)) => Either::Left(result),
-                    Either::Right(_) => Either::Right(()),
-                },
-            };
-            match result {
-                Either::Left(Either::Left((result, _))) => result,
-                Either::Left(Either::Right((limit, _))) => Err(self.stalled(limit, &progress)),
-                Either::Right(()) if progress.forwarded.get().is_some() => Err(Stop::Broken),
-                Either::Right(()) => {
-                    let (address, service) = (self.to.endpoint.address, &self.plan.terms.cluster.service);
-                    let detail = format!("no response of {address} of {service} in time");
-                    Err(self.failed(Failure::TimedOut, Cause::Timeout, detail))
+        let result = {
+            // Pinned where it is made: it is large, and moving it would copy all of it.
+            let attempt = pin!(async {
+                let exchange = pin!(self.exchange(body, &mut *reply, &progress));
+                let stalled = pin!(stalled(&progress, limits));
+                let exchange = select(exchange, stalled);
+                let result = match self.plan.terms.attempt_deadlines(self.to.began) {
+                    (None, None) => Either::Left(exchange.await),
+                    times => match select(exchange, Box::pin(attempt_expired(times, &progress))).await {
+                        Either::Left((result, _)) => Either::Left(result),
+                        Either::Right(_) => Either::Right(()),
+                    },
+                };
+                match result {
+                    Either::Left(Either::Left((result, _))) => result,
+                    Either::Left(Either::Right((limit, _))) => Err(self.stalled(limit, &progress)),
+                    Either::Right(()) if progress.forwarded.get().is_some() => Err(Stop::Broken),
+                    Either::Right(()) => {
+                        let (address, service) = (self.to.endpoint.address, &self.plan.terms.cluster.service);
+                        let detail = format!("no response of {address} of {service} in time");
+                        Err(self.failed(Failure::TimedOut, Cause::Timeout, detail))
+                    }
                 }
+            });
+            match deadline {
+                None => Some(attempt.await),
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), attempt).await.ok(),
             }
-        });
-        let result = match deadline {
-            None => Some(attempt.as_mut().await),
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), attempt.as_mut()).await.ok(),
         };
         let stopped = match result {
             Some(result) => result,

@@ -41,6 +41,8 @@ struct Writer<'a> {
     done: bool,
     /// What goes out with the next that is written; from the thread's store.
     held: Vec<u8>,
+    /// A write has begun and did not end: nothing can follow it any more.
+    cut: bool,
 }
 
 impl Drop for Writer<'_> {
@@ -51,7 +53,7 @@ impl Drop for Writer<'_> {
 
 impl<'a> Writer<'a> {
     fn new(to: Shared<'a>, coding: Coding, done: bool) -> Self {
-        Self { to, coding, done, held: Vec::new() }
+        Self { to, coding, done, held: Vec::new(), cut: false }
     }
 
     /// Where to put what is to go out with the next that is written.
@@ -68,9 +70,22 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let held = std::mem::take(&mut self.held);
-        let written = self.to.write_all(&held).await;
+        let written = self.whole(&[&held]).await;
         buffer::give_back(held);
         written.map_err(|_| Ended::Gone)
+    }
+
+    /// Writes all of these, or nothing more ever.
+    async fn whole(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        if std::mem::replace(&mut self.cut, true) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        match pieces {
+            [piece] => self.to.write_all(piece).await?,
+            _ => write_vectored(&mut self.to, pieces).await?,
+        }
+        self.cut = false;
+        Ok(())
     }
 
     /// Writes these after what is held.
@@ -83,14 +98,12 @@ impl<'a> Writer<'a> {
             }
             return self.flush().await.map_err(|_| io::ErrorKind::BrokenPipe.into());
         }
-        if self.held.is_empty()
-            && let [piece] = pieces
-        {
-            return self.to.write_all(piece).await;
+        if self.held.is_empty() {
+            return self.whole(pieces).await;
         }
         let held = std::mem::take(&mut self.held);
         let slices: Vec<&[u8]> = [&*held].into_iter().chain(pieces.iter().copied()).collect();
-        let written = write_vectored(&mut self.to, &slices).await;
+        let written = self.whole(&slices).await;
         buffer::give_back(held);
         written
     }
