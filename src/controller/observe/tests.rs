@@ -112,14 +112,14 @@ fn a_specification_that_cannot_be_read_is_kept_with_the_field_that_is_wrong() {
 
 #[test]
 fn a_field_of_another_version_is_named() {
-    let spec = json!({ "targetRefs": [{ "name": "cart" }], "rules": [{ "retry": {} }] });
+    let spec = json!({ "targetRefs": [{ "name": "cart" }], "rules": [{ "mirror": {} }] });
     let Body::Route(route) =
         object(Kind::Route, json!({ "metadata": { "name": "cart" }, "spec": spec })).body
     else {
         panic!("a Route")
     };
     let error = route.spec.expect_err("not readable");
-    assert!(error.starts_with("spec.rules[0].retry: unknown field `retry`"), "{error}");
+    assert!(error.starts_with("spec.rules[0].mirror: unknown field `mirror`"), "{error}");
 }
 
 #[test]

@@ -239,7 +239,7 @@ impl Context<'_> {
             }
             Target::Cluster(cluster) => {
                 let Info {
-                    until,
+                    until: _,
                     framing,
                     version,
                     keep_alive,
@@ -260,7 +260,7 @@ impl Context<'_> {
                     upgrade,
                     expects_continue,
                     idempotent,
-                    terms: decision.terms(cluster, destination, direction, (started, until), &notes),
+                    terms: decision.terms(cluster, destination, direction, (started, info.until), &notes),
                 };
                 exchange::run(client, read, timer, &plan, worker).await
             }

@@ -131,7 +131,6 @@ impl<'a> Attempt<'a> {
         response: &mut Buffer,
     ) -> Result<Received, ReceiveError> {
         let head = attempts::head_of_attempt(self.plan.head, &self.plan.terms, self.to.number);
-        let head = &*head;
         let (mut client_read, mut client_write) = client.split();
         let (mut upstream_read, mut upstream_write) = upstream.split();
         let buffered = request.buffered;
@@ -142,11 +141,11 @@ impl<'a> Attempt<'a> {
                 Some(length) => {
                     // Not added to: an attempt before this one may have sent it too.
                     self.plan.terms.notes.request_bytes.set(length as u64);
-                    write_both(&mut upstream_write, head, &read.data()[..length])
+                    write_both(&mut upstream_write, &head, &read.data()[..length])
                         .await
                         .map_err(|_| SendError::Upstream)
                 }
-                None => match write_both(&mut upstream_write, head, &[]).await {
+                None => match write_both(&mut upstream_write, &head, &[]).await {
                     Ok(()) => {
                         let to = (&mut upstream_write, self.plan.terms.notes);
                         stream_body(request, read, &mut client_read, to, progress).await
@@ -189,24 +188,19 @@ impl<'a> Attempt<'a> {
     /// Looks at the clock from time to time and ends when the route's time is up or nothing has moved for too long.
     async fn watch(&self, timer: &mut Timer<'_>) -> Expired {
         let limits = &self.worker.limits;
-        let deadline = self.plan.terms.deadline();
-        let (whole, mut begin) = self.plan.terms.attempt_deadlines(self.to.began);
         let tick = (limits.client_stall.min(limits.endpoint_stall) / 4).max(Duration::from_millis(1));
         let (mut since, mut next) = (self.plan.terms.started, self.plan.terms.started + tick);
         // What came before this attempt counts for none of them.
         self.progress.moved.set(true);
         loop {
-            let times = [deadline, whole, begin];
-            timer.until(times.into_iter().flatten().min().map_or(next, |time| time.min(next))).await;
+            // The times are made anew each time rather than kept: a connection has room for what is kept while it idles.
+            let until = self.times().into_iter().flatten().chain([next]).min().unwrap_or(next);
+            timer.until(until).await;
             let now = Instant::now();
-            if self.forwarded.get().is_some() {
-                begin = None;
-            }
-            if deadline.is_some_and(|deadline| now >= deadline) {
-                return Expired::Route;
-            }
-            if [whole, begin].into_iter().flatten().any(|time| now >= time) {
-                return Expired::Attempt;
+            match self.times().map(|time| time.is_some_and(|time| now >= time)) {
+                [true, ..] => return Expired::Route,
+                [false, true] => return Expired::Attempt,
+                [false, false] => {}
             }
             next = now + tick;
             let still = now.saturating_duration_since(since);
@@ -219,6 +213,13 @@ impl<'a> Attempt<'a> {
                 return Expired::Endpoint;
             }
         }
+    }
+
+    /// When the request must have ended, and when this attempt must have got on.
+    fn times(&self) -> [Option<Instant>; 2] {
+        let (whole, begin) = self.plan.terms.attempt_deadlines(self.to.began);
+        let begin = begin.filter(|_| self.forwarded.get().is_none());
+        [self.plan.terms.deadline(), whole.into_iter().chain(begin).min()]
     }
 
     fn expired(&self, expired: &Expired) -> ReceiveError {
