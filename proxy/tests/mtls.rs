@@ -451,7 +451,7 @@ async fn certificates_and_roots_change_under_load_and_no_request_fails() {
     let (lab, world) = (Lab::new().await, World::new());
     let first = Arc::clone(&lab.authority);
     let next = Arc::new(mtls_harness::testing::Authority::new());
-    lab.give(&first, &[&first], 8);
+    lab.give(&first, &[&first], 16);
     let app = server(ok).await;
     let inbound = lab.sidecar("cart", &world, &[], &[app], &[("FERRULE_MESH_TLS", "strict")]).await;
     world.service("cart", &[inbound.app.listeners[0]]);
@@ -496,13 +496,13 @@ async fn certificates_and_roots_change_under_load_and_no_request_fails() {
             assert!(talk(sidecar.app.admin, &get("/identity", "")).await.contains(&says));
         }
     };
-    lab.give(&first, &[&first, &next], 8);
+    lab.give(&first, &[&first, &next], 16);
     trusts(3).await;
-    lab.give(&next, &[&next, &first], 8);
+    lab.give(&next, &[&next, &first], 16);
     trusts(4).await;
     // Both have renewed before the old root goes.
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    lab.give(&next, &[&next], 8);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    lab.give(&next, &[&next], 16);
     trusts(5).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
