@@ -61,7 +61,7 @@ pub async fn serve(
     direction: Direction,
     caller: Option<&Rc<Caller>>,
 ) {
-    let peer = worker.recorder.peer(&client);
+    let peer = worker.recorder.peer(&client).map(Box::new);
     let context = Context { destination, worker, direction, caller, peer };
     let sleep = pin!(tokio::time::sleep(worker.limits.idle));
     let mut timer = Timer::new(sleep);
@@ -96,8 +96,8 @@ struct Context<'a> {
     direction: Direction,
     /// Who has connected, if it is somebody else than the application of this pod.
     caller: Option<&'a Rc<Caller>>,
-    /// The other end of the connection, if it will be told.
-    peer: Option<SocketAddr>,
+    /// The other end of the connection, if it will be told; else it takes no room.
+    peer: Option<Box<SocketAddr>>,
 }
 
 /// Why a head is not served.
@@ -196,7 +196,7 @@ impl Context<'_> {
     }
 
     async fn one_request(&self, client: &mut Stream, read: &mut Buffer, timer: &mut Timer<'_>) -> Next {
-        let Self { destination, worker, direction, caller, peer } = *self;
+        let Self { destination, worker, direction, caller, ref peer } = *self;
         let started = Instant::now();
         let snapshot = destination.now();
         let notes = worker.recorder.notes();
@@ -205,7 +205,7 @@ impl Context<'_> {
         let check = worker.guard.check(caller.map(|caller| &**caller));
         let inbound = Inbound { caller: caller.map(|caller| &**caller), check, notes: &notes };
         let decided = decide(read, &snapshot, source, &worker.limits, inbound, started, &mut out);
-        let (info, decision) = match decided {
+        let (info, until, decision) = match decided {
             Ok(decided) => decided,
             Err(refusal) => {
                 buffer::give_back(out);
@@ -233,13 +233,12 @@ impl Context<'_> {
                     &out,
                     info,
                     cluster.protocol == Protocol::Http2,
-                    &decision.terms(cluster, destination, direction, (started, info.until), &notes),
+                    &decision.terms(cluster, destination, direction, (started, until), &notes),
                 ))
                 .await
             }
             Target::Cluster(cluster) => {
                 let Info {
-                    until: _,
                     framing,
                     version,
                     keep_alive,
@@ -260,7 +259,7 @@ impl Context<'_> {
                     upgrade,
                     expects_continue,
                     idempotent,
-                    terms: decision.terms(cluster, destination, direction, (started, info.until), &notes),
+                    terms: decision.terms(cluster, destination, direction, (started, until), &notes),
                 };
                 exchange::run(client, read, timer, &plan, worker).await
             }
@@ -289,6 +288,7 @@ impl Context<'_> {
         };
         worker.recorder.request(&outcome);
         if worker.recorder.is_logging() {
+            let peer = peer.as_deref().copied();
             log::request(&worker.recorder, &outcome, &notes, &out, Said { peer, ..log::said(info.version) });
         }
         if let End::Tunnel { upstream, pending, .. } = end {
@@ -376,7 +376,7 @@ impl Context<'_> {
 
     /// Answers what can't be understood and ends the connection: what follows has no known beginning.
     async fn refuse(&self, mut client: Stream, Refusal { cause, detail, limit }: Refusal) {
-        let Self { destination, worker, direction, caller: _, peer } = *self;
+        let Self { destination, worker, direction, caller: _, ref peer } = *self;
         if let Some(limit) = limit {
             worker.telemetry.limit(direction, limit);
         }
@@ -395,7 +395,7 @@ impl Context<'_> {
             response_bytes: 0,
         };
         worker.recorder.request(&outcome);
-        let said = Said { peer, ..log::said(Version::Http11) };
+        let said = Said { peer: peer.as_deref().copied(), ..log::said(Version::Http11) };
         worker.recorder.log(&outcome, &worker.recorder.notes(), &said);
         if answer(&mut client, cause, &detail, Persistence::Close, false).await.is_ok() {
             close(client).await;
@@ -411,8 +411,6 @@ fn is_hopeless(bytes: &[u8]) -> bool {
 /// What of a request's head is still needed when the head is gone.
 #[derive(Clone, Copy)]
 struct Info {
-    /// When its time is over, if it says that.
-    until: Option<Instant>,
     framing: Framing,
     version: Version,
     keep_alive: bool,
@@ -454,7 +452,8 @@ fn tunnel(worker: &Worker, caller: Option<&Rc<Caller>>, head: Vec<u8>) -> Result
     worker.guard.hold(caller, decide).map(Some).ok_or(())
 }
 
-/// Reads the head at the front of `read`, decides where the request goes, and writes to `out` what is sent there.
+/// Reads the head at the front of `read`, decides where the request goes, and writes to `out` what is sent there. Tells also
+/// when the request's time is over, if it says that.
 fn decide<'a>(
     read: &mut Buffer,
     snapshot: &'a Snapshot,
@@ -463,7 +462,7 @@ fn decide<'a>(
     inbound: Inbound<'_>,
     started: Instant,
     out: &mut Vec<u8>,
-) -> Result<(Info, Decision<'a>), Refusal> {
+) -> Result<(Info, Option<Instant>, Decision<'a>), Refusal> {
     let mut space = field_space();
     let Some((head, length)) = head::request(read.data(), &mut space)? else {
         return Err(HeadError::Malformed("line ends in a bare LF").into());
@@ -507,7 +506,6 @@ fn decide<'a>(
         None
     };
     let info = Info {
-        until,
         framing: head.framing,
         version: head.version,
         keep_alive: head.keep_alive,
@@ -519,7 +517,7 @@ fn decide<'a>(
         method: Method::of(head.method),
     };
     read.consume(length);
-    Ok((info, decision))
+    Ok((info, until, decision))
 }
 
 /// Whether all of a request's body lies in the buffer.
