@@ -135,7 +135,7 @@ pub async fn serve(
     match found {
         Found::Http1(read, early) => inbound.http1(client, read, early, told, caller).await,
         Found::Http2(read) => inbound.http2(client, read, Protocol::Detect, told, caller).await,
-        Found::Opaque(read, early) => inbound.bytes(client, read, early, told, &caller).await,
+        Found::Opaque(read, early) => Box::pin(inbound.bytes(client, read, early, told, &caller)).await,
         Found::Nothing => {}
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Connections that their peer had closed while they idled, and that are passed over in one request.
-const MOST_STALE: usize = 8;
+const MOST_STALE: u32 = 8;
 
 /// What was decided on a request, as far as it does not depend on what the request is spoken in.
 #[derive(Clone, Copy)]
@@ -153,18 +153,21 @@ impl Head<'_> {
 pub struct Attempts<'a> {
     terms: &'a Terms<'a>,
     worker: &'a Worker,
-    head: Head<'a>,
     tried: Vec<SocketAddr>,
-    stale: usize,
-    /// What the next attempt has been granted: to wait so long.
-    granted: Cell<Option<Duration>>,
+    stale: u32,
+    /// That there is another attempt, after so many milliseconds: as small as it can be, for an idle connection has room
+    /// for it.
+    granted: Cell<u32>,
 }
+
+/// No other attempt has been granted.
+const NOT_GRANTED: u32 = u32::MAX;
 
 impl<'a> Attempts<'a> {
     /// Of a request that is about to be sent for the first time.
-    pub fn begin(terms: &'a Terms<'a>, worker: &'a Worker, head: Head<'a>) -> Self {
+    pub fn begin(terms: &'a Terms<'a>, worker: &'a Worker) -> Self {
         terms.budget.deposit(terms.started);
-        Self { terms, worker, head, tried: Vec::new(), stale: 0, granted: Cell::new(None) }
+        Self { terms, worker, tried: Vec::new(), stale: 0, granted: Cell::new(NOT_GRANTED) }
     }
 
     /// Where it goes next.
@@ -198,10 +201,16 @@ impl<'a> Attempts<'a> {
     /// Grants another attempt after a failure of the attempt of this number, if policy, budget and time allow one. Whoever
     /// is granted it must report the failure, and gets it by [`Attempts::again`]. `after`: how long the endpoint wants the
     /// client to wait.
-    pub fn grants(&self, failure: Failure, replay: Replay, number: usize, after: Option<Duration>) -> bool {
+    pub fn grants(
+        &self,
+        failure: Failure,
+        replay: Replay,
+        (head, number): (Head<'_>, usize),
+        after: Option<Duration>,
+    ) -> bool {
         let Terms { policy, budget, .. } = self.terms;
         if after.is_some_and(|after| after > retry::MAX_RETRY_AFTER)
-            || !policy.allows(failure, replay, number, || self.head.is_retry())
+            || !policy.allows(failure, replay, number, || head.is_retry())
         {
             return false;
         }
@@ -211,7 +220,8 @@ impl<'a> Attempts<'a> {
         let late = self.terms.deadline().is_some_and(|deadline| now + pause >= deadline);
         let granted = !late && budget.withdraw(now);
         if granted {
-            self.granted.set(Some(pause));
+            let millis = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
+            self.granted.set(millis.min(NOT_GRANTED - 1));
         }
         granted
     }
@@ -224,12 +234,13 @@ impl<'a> Attempts<'a> {
         (failure, cause): (Failure, Cause),
         reused: bool,
         replay: Replay,
+        head: Head<'_>,
     ) -> Option<Duration> {
         // A connection that the peer closed while it idled says nothing about the endpoint: go on with the next
         // one to the same endpoint, which costs no retry, until a new connection is made.
         let repeatable = replay.idempotent && replay.complete;
-        let granted = self.granted.take();
-        if reused && failure == Failure::Reset && repeatable && granted.is_none() && self.stale < MOST_STALE {
+        let granted = self.granted.get() != NOT_GRANTED;
+        if reused && failure == Failure::Reset && repeatable && !granted && self.stale < MOST_STALE {
             self.stale += 1;
             let http2 = self.terms.cluster.protocol == Protocol::Http2;
             self.worker.recorder.pool(self.terms.direction, http2, Use::Stale);
@@ -238,18 +249,19 @@ impl<'a> Attempts<'a> {
         let now = Instant::now();
         self.tried.push(failed.endpoint.address);
         failed.endpoint.load.observe(retry::PENALTY, now);
-        if granted.is_none() && !self.grants(failure, replay, failed.number, None) {
+        if !granted && !self.grants(failure, replay, (head, failed.number), None) {
             return None;
         }
         self.worker.telemetry.retry(self.terms.direction, &self.terms.cluster.service, cause);
-        granted.or(self.granted.take())
+        Some(Duration::from_millis(self.granted.replace(NOT_GRANTED).into()))
     }
 }
 
-/// What a head of HTTP/1 says in an attempt: which one it is, and how much time is left, where that is to be said.
-pub fn head_of_attempt<'a>(head: &'a [u8], terms: &Terms<'_>, number: usize) -> Cow<'a, [u8]> {
+/// What a head of HTTP/1 says in an attempt: which one it is, and how much time is left. Nothing where neither is to be
+/// said: then it is as it was.
+pub fn head_of_attempt(head: &[u8], terms: &Terms<'_>, number: usize) -> Option<Box<[u8]>> {
     if number < 2 && terms.until.is_none() {
-        return Cow::Borrowed(head);
+        return None;
     }
     let left = terms.left();
     let mut out = Vec::with_capacity(head.len() + 64);
@@ -272,7 +284,7 @@ pub fn head_of_attempt<'a>(head: &'a [u8], terms: &Terms<'_>, number: usize) -> 
         out.extend_from_slice(format!("{ATTEMPT_HEADER}: {number}\r\n").as_bytes());
     }
     out.extend_from_slice(b"\r\n");
-    Cow::Owned(out)
+    Some(out.into())
 }
 
 /// The same for a head of HTTP/2, as changes to it.

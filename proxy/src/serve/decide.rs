@@ -17,7 +17,7 @@ use crate::{
     direction::Direction,
     retry::{self, Policy},
     route::{Found, Request},
-    snapshot::{Backend, Cluster, Destination, Rule, Snapshot},
+    snapshot::{Backend, Changes, Cluster, Destination, Rule, Snapshot},
     telemetry::Notes,
 };
 
@@ -41,8 +41,8 @@ pub(super) struct Decision<'a> {
     /// Where it goes.
     pub target: Target,
     affinity: Affinity,
-    request_headers: &'a HeaderChange,
-    response_headers: &'a HeaderChange,
+    /// Those of the backend, in the place of the rule's.
+    changes: Option<&'a Changes>,
     /// What few rules do.
     rare: Option<Box<Rare>>,
 }
@@ -62,14 +62,7 @@ impl<'a> Decision<'a> {
     }
 
     fn to(rule: Option<&'a Rule>, target: Target) -> Self {
-        Self {
-            rule,
-            target,
-            affinity: Affinity::default(),
-            request_headers: rule.map_or(&NO_CHANGE, |rule| &rule.request_headers),
-            response_headers: rule.map_or(&NO_CHANGE, |rule| &rule.response_headers),
-            rare: None,
-        }
+        Self { rule, target, affinity: Affinity::default(), changes: None, rare: None }
     }
 
     /// Of a request that an AccessPolicy refuses. Its name is for the log: whoever is refused has no use for it but a bad one.
@@ -137,7 +130,7 @@ impl<'a> Decision<'a> {
             None => Self::picked(rule),
         };
         // CORS comes after what the rule and the backend change.
-        let response_headers = response_headers.map(|changes| decision.response_headers.then(&changes));
+        let response_headers = response_headers.map(|changes| decision.response_headers().then(&changes));
         Self { rare: Some(Box::new(Rare { delay, rewritten, response_headers })), ..decision }
     }
 
@@ -145,11 +138,9 @@ impl<'a> Decision<'a> {
     fn picked(rule: &'a Rule) -> Self {
         match rule.backends.pick(|n| fastrand::u64(0..n)) {
             Some(Backend::Cluster(cluster)) => Self::to(Some(rule), Target::Cluster(Arc::clone(cluster))),
-            Some(Backend::Changed(cluster, changes)) => Self {
-                request_headers: &changes.request_headers,
-                response_headers: &changes.response_headers,
-                ..Self::to(Some(rule), Target::Cluster(Arc::clone(cluster)))
-            },
+            Some(Backend::Changed(cluster, changes)) => {
+                Self { changes: Some(changes), ..Self::to(Some(rule), Target::Cluster(Arc::clone(cluster))) }
+            }
             Some(Backend::Missing(name)) => {
                 let detail = format!("rule {} sends to {name}, which is no port of a Service", rule.name);
                 Self::to(Some(rule), Target::Refused(Cause::BackendNotFound, detail))
@@ -163,7 +154,20 @@ impl<'a> Decision<'a> {
 
     /// Changes of the head on the way there.
     pub fn request_headers(&self) -> &'a HeaderChange {
-        self.request_headers
+        match (self.changes, self.rule) {
+            (Some(changes), _) => &changes.request_headers,
+            (None, Some(rule)) => &rule.request_headers,
+            (None, None) => &NO_CHANGE,
+        }
+    }
+
+    /// Changes of the head on the way back.
+    fn response_headers(&self) -> &'a HeaderChange {
+        match (self.changes, self.rule) {
+            (Some(changes), _) => &changes.response_headers,
+            (None, Some(rule)) => &rule.response_headers,
+            (None, None) => &NO_CHANGE,
+        }
     }
 
     /// How it is sent on, if not as it came.
@@ -204,7 +208,7 @@ impl<'a> Decision<'a> {
         let rare = self.rare.as_ref().and_then(|rare| rare.response_headers.as_ref());
         Terms {
             cluster,
-            response_headers: rare.unwrap_or(self.response_headers),
+            response_headers: rare.unwrap_or(self.response_headers()),
             timeouts: self.rule.map_or(&NO_LIMIT, |rule| &rule.timeouts),
             affinity: self.affinity,
             policy: self.policy(),

@@ -202,10 +202,19 @@ impl Context<'_> {
         let notes = worker.recorder.notes();
         let mut out = buffer::take();
         let source = || Some(client.peer_addr().ok()?.ip());
-        let check = worker.guard.check(caller.map(|caller| &**caller));
-        let inbound = Inbound { caller: caller.map(|caller| &**caller), check, notes: &notes };
-        let decided = decide(read, &snapshot, source, &worker.limits, inbound, started, &mut out);
-        let (info, until, decision) = match decided {
+        // None of these in a variable of its own: a connection would have room for it while it idles.
+        let (info, until, decision) = match decide(
+            read,
+            &snapshot,
+            source,
+            (&worker.limits, started),
+            Inbound {
+                caller: caller.map(|caller| &**caller),
+                check: worker.guard.check(caller.map(|caller| &**caller)),
+                notes: &notes,
+            },
+            &mut out,
+        ) {
             Ok(decided) => decided,
             Err(refusal) => {
                 buffer::give_back(out);
@@ -458,9 +467,8 @@ fn decide<'a>(
     read: &mut Buffer,
     snapshot: &'a Snapshot,
     source: impl FnOnce() -> Option<IpAddr>,
-    limits: &Limits,
+    (limits, started): (&Limits, Instant),
     inbound: Inbound<'_>,
-    started: Instant,
     out: &mut Vec<u8>,
 ) -> Result<(Info, Option<Instant>, Decision<'a>), Refusal> {
     let mut space = field_space();

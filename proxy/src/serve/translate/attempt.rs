@@ -23,7 +23,7 @@ use crate::{
     limits::Limit,
     message::is_idempotent,
     retry::{self, Failure, Replay},
-    serve::attempts::{self, Attempts},
+    serve::attempts::{self, Attempts, Head},
     telemetry::GrpcStatus,
     worker::Worker,
 };
@@ -267,7 +267,7 @@ impl Attempt<'_> {
         if status >= 200 {
             let grpc = head.value(b"grpc-status");
             let told = head.value(ERROR_HEADER.as_bytes()).and_then(|name| Cause::told(status, grpc, name));
-            let (replay, number) = (self.replay(progress), self.to.number);
+            let (replay, number) = (self.replay(progress), (Head::Fields(self.plan.head), self.to.number));
             if let Some((cause, failure)) = told
                 && self.plan.terms.trusts_endpoint()
                 && self.attempts.grants(failure, replay, number, None)

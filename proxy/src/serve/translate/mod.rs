@@ -146,7 +146,7 @@ pub async fn run(
     plan: &Plan<'_>,
     worker: &Rc<Worker>,
 ) -> Outcome {
-    let mut attempts = Attempts::begin(&plan.terms, worker, Head::Fields(plan.head));
+    let mut attempts = Attempts::begin(&plan.terms, worker);
     let mut body = match collect(client, whole, plan).await {
         Ok(body) => body,
         Err(Ended::Faulty) => return Outcome::Failed(Cause::BadRequest, MALFORMED.to_owned()),
@@ -169,7 +169,8 @@ pub async fn run(
             Err(failed) => failed,
         };
         let replay = Replay { idempotent, complete: !taken };
-        let Some(pause) = attempts.again(&to, (failure, cause), reused, replay) else {
+        let Some(pause) = attempts.again(&to, (failure, cause), reused, replay, Head::Fields(plan.head))
+        else {
             return Outcome::Failed(cause, detail);
         };
         if !pause.is_zero() {

@@ -130,22 +130,23 @@ impl<'a> Attempt<'a> {
         upstream: &mut Stream,
         response: &mut Buffer,
     ) -> Result<Received, ReceiveError> {
-        let head = attempts::head_of_attempt(self.plan.head, &self.plan.terms, self.to.number);
+        let changed = attempts::head_of_attempt(self.plan.head, &self.plan.terms, self.to.number);
         let (mut client_read, mut client_write) = client.split();
         let (mut upstream_read, mut upstream_write) = upstream.split();
         let buffered = request.buffered;
         let progress = &self.progress;
         // Ends only when there is no sense in going on.
         let mut sending = pin!(async {
+            let head = changed.as_deref().unwrap_or(self.plan.head);
             let sent = match buffered {
                 Some(length) => {
                     // Not added to: an attempt before this one may have sent it too.
                     self.plan.terms.notes.request_bytes.set(length as u64);
-                    write_both(&mut upstream_write, &head, &read.data()[..length])
+                    write_both(&mut upstream_write, head, &read.data()[..length])
                         .await
                         .map_err(|_| SendError::Upstream)
                 }
-                None => match write_both(&mut upstream_write, &head, &[]).await {
+                None => match write_both(&mut upstream_write, head, &[]).await {
                     Ok(()) => {
                         let to = (&mut upstream_write, self.plan.terms.notes);
                         stream_body(request, read, &mut client_read, to, progress).await

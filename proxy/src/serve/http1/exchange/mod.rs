@@ -68,20 +68,29 @@ pub(super) async fn run(
             return End::Failed { cause: Cause::BadRequest, detail, untouched: false };
         }
     };
-    let mut attempts = Attempts::begin(&plan.terms, worker, Head::Bytes(plan.head));
+    let mut attempts = Attempts::begin(&plan.terms, worker);
     loop {
         let to = match attempts.next() {
             Ok(to) => to,
             Err((cause, detail)) => return End::Failed { cause, detail, untouched: true },
         };
-        let attempt = Attempt::new(plan, worker, to, &attempts);
-        let (error, reused) = match attempt.run(client, read, timer, &mut request).await {
-            Ok(end) => return end,
-            Err(failed) => failed,
-        };
-        let replay = request.replay(plan.idempotent);
-        let Some(pause) = attempts.again(&to, (error.failure, error.cause), reused, replay) else {
-            return End::Failed { cause: error.cause, detail: error.detail, untouched: replay.complete };
+        // What is not needed while it is waited ends before: a connection would have room for it while it idles.
+        let pause = {
+            let attempt = Attempt::new(plan, worker, to, &attempts);
+            let (error, reused) = match attempt.run(client, read, timer, &mut request).await {
+                Ok(end) => return end,
+                Err(failed) => failed,
+            };
+            let replay = request.replay(plan.idempotent);
+            let again =
+                attempts.again(&to, (error.failure, error.cause), reused, replay, Head::Bytes(plan.head));
+            match again {
+                Some(pause) => pause,
+                None => {
+                    let untouched = replay.complete;
+                    return End::Failed { cause: error.cause, detail: error.detail, untouched };
+                }
+            }
         };
         if !pause.is_zero() {
             // Boxed, as what few requests need.

@@ -19,6 +19,7 @@ use crate::{
     },
     limits::Limit,
     retry::{self, Failure, Replay},
+    serve::attempts::Head,
     stream::{ReadHalf, WriteHalf},
 };
 
@@ -154,16 +155,17 @@ impl Attempt<'_> {
             field.map(|field| field.value)
         };
         let replay = Replay { idempotent: self.plan.idempotent, complete: replayable };
+        let number = (Head::Bytes(self.plan.head), self.to.number);
         let told = value(ERROR_HEADER).and_then(|name| Cause::told(head.status, None, name));
         if let Some((cause, failure)) = told
-            && self.attempts.grants(failure, replay, self.to.number, None)
+            && self.attempts.grants(failure, replay, number, None)
         {
             let detail = format!("the sidecar at {} says: {}", self.to.endpoint.address, cause.name());
             return Err(ReceiveError::Failed(Failed { failure, cause, detail }));
         }
         let failure = Failure::Status(head.status);
         let after = value("retry-after").map(|value| retry::retry_after(value).unwrap_or(Duration::MAX));
-        if looked_at && self.attempts.grants(failure, replay, self.to.number, after) {
+        if looked_at && self.attempts.grants(failure, replay, number, after) {
             let detail = format!("{} answered with {}", self.to.endpoint.address, head.status);
             return Err(ReceiveError::Failed(Failed { failure, cause: Cause::Answered, detail }));
         }
