@@ -14,10 +14,10 @@ use ferrule_config::{FORMAT, Mesh, Modes, access::Access};
 use http2_harness::{Endpoint, Peer};
 use mtls_harness::{Lab, Sidecar, metrics, peers};
 use serde_json::{Value, json};
-use support::{World, counted, eventually, get, ok, read_head};
+use support::{SWITCHED, World, counted, echoed, eventually, get, ok, read_head, serving};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 
 /// A pod that is called, and two that call it.
@@ -296,20 +296,12 @@ async fn a_path_is_not_passed_by_writing_it_in_another_way() {
 
 /// A server that speaks first and echoes.
 async fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let address = listener.local_addr().expect("bound");
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.expect("accepts");
-            tokio::spawn(async move {
-                if stream.write_all(b"hello\n").await.is_ok() {
-                    let (mut read, mut write) = stream.split();
-                    let _ = tokio::io::copy(&mut read, &mut write).await;
-                }
-            });
+    serving(|mut stream| async move {
+        if stream.write_all(b"hello\n").await.is_ok() {
+            let _ = echoed(&mut stream).await;
         }
-    });
-    address
+    })
+    .await
 }
 
 /// Greets, sends and reads back.
@@ -380,21 +372,12 @@ async fn a_client_that_waits_with_its_request_is_decided_on_all_the_same() {
 
 #[tokio::test]
 async fn a_connection_that_has_changed_its_protocol_ends_when_its_request_is_not_allowed_any_more() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let app = listener.local_addr().expect("bound");
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.expect("accepts");
-            tokio::spawn(async move {
-                let Some(_) = read_head(&mut stream).await else { return };
-                let switched =
-                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-                stream.write_all(switched).await.expect("sent");
-                let (mut read, mut write) = stream.split();
-                let _ = tokio::io::copy(&mut read, &mut write).await;
-            });
-        }
-    });
+    let app = serving(|mut stream| async move {
+        let Some(_) = read_head(&mut stream).await else { return };
+        stream.write_all(SWITCHED.as_bytes()).await.expect("sent");
+        let _ = echoed(&mut stream).await;
+    })
+    .await;
     let town = Town::new(app, None, &only_web(json!({"paths": ["/chat", "/other"]}))).await;
     let mut chats = Vec::new();
     for path in ["/chat", "/other"] {

@@ -13,7 +13,9 @@ use std::{
 use ferrule_config::{FORMAT, Mesh, Modes, Selector, TlsMode, WorkloadTls};
 use http2_harness::{Frame, Peer};
 use mtls_harness::{Lab, Sidecar, id, metrics, peers};
-use support::{World, counted, eventually, get, ok, read_all, read_head, server, talk};
+use support::{
+    SWITCHED, World, counted, echoed, eventually, get, ok, read_all, read_head, server, serving, talk,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -165,24 +167,15 @@ async fn http2_keeps_its_trailers_and_tells_the_application_who_sends_it() {
 
 #[tokio::test]
 async fn a_connection_that_changes_its_protocol_is_carried_to_its_end() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let app = listener.local_addr().expect("bound");
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.expect("accepts");
-            tokio::spawn(async move {
-                let Some(head) = read_head(&mut stream).await else { return };
-                assert!(head.to_ascii_lowercase().contains("upgrade: websocket"), "{head}");
-                assert!(head.contains("ferrule-client: "), "{head}");
-                let switched =
-                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-                stream.write_all(switched).await.expect("sent");
-                let (mut read, mut write) = stream.split();
-                tokio::io::copy(&mut read, &mut write).await.expect("echoed");
-                let _ = write.shutdown().await;
-            });
-        }
-    });
+    let app = serving(|mut stream| async move {
+        let Some(head) = read_head(&mut stream).await else { return };
+        assert!(head.to_ascii_lowercase().contains("upgrade: websocket"), "{head}");
+        assert!(head.contains("ferrule-client: "), "{head}");
+        stream.write_all(SWITCHED.as_bytes()).await.expect("sent");
+        echoed(&mut stream).await.expect("echoed");
+        let _ = stream.shutdown().await;
+    })
+    .await;
     let pair = Pair::new(app).await;
     let mut client = TcpStream::connect(pair.listener()).await.expect("listens");
     let request = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";

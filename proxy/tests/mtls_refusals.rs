@@ -16,7 +16,7 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
 };
-use support::{World, counted, eventually, get, ok, read_head, server, talk};
+use support::{World, counted, echoed, eventually, get, ok, read_head, server, serving, talk};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -191,18 +191,10 @@ async fn says_hello(to: SocketAddr, pair: Option<Pair>, alpn: &str, old: bool) -
 }
 
 async fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let address = listener.local_addr().expect("bound");
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.expect("accepts");
-            tokio::spawn(async move {
-                let (mut read, mut write) = stream.split();
-                let _ = tokio::io::copy(&mut read, &mut write).await;
-            });
-        }
-    });
-    address
+    serving(|mut stream| async move {
+        let _ = echoed(&mut stream).await;
+    })
+    .await
 }
 
 #[tokio::test]

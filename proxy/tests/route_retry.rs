@@ -17,7 +17,7 @@ use ferrule_config::{
 };
 use ferrule_proxy::app::App;
 use http2_harness::{Endpoint, Frame, Peer, value};
-use support::{World, counted, get, ok, read_all, read_head, server, talk};
+use support::{World, counted, get, ok, read_all, read_head, server, serving, talk};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -74,24 +74,20 @@ async fn proxy_speaking(rule: Rule, endpoints: &[SocketAddr], protocol: Option<&
 
 /// A server that counts the requests whose head and body it has read as a whole, and then closes without a word.
 async fn dies(body: usize) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let address = listener.local_addr().expect("bound");
     let count = Arc::new(AtomicUsize::new(0));
     let counting = Arc::clone(&count);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let counting = Arc::clone(&counting);
-            tokio::spawn(async move {
-                if read_head(&mut stream).await.is_some() {
-                    let mut content = vec![0; body];
-                    if stream.read_exact(&mut content).await.is_ok() {
-                        counting.fetch_add(1, SeqCst);
-                    }
+    let address = serving(move |mut stream| {
+        let counting = Arc::clone(&counting);
+        async move {
+            if read_head(&mut stream).await.is_some() {
+                let mut content = vec![0; body];
+                if stream.read_exact(&mut content).await.is_ok() {
+                    counting.fetch_add(1, SeqCst);
                 }
-            });
+            }
         }
     });
-    (address, count)
+    (address.await, count)
 }
 
 /// A server that counts its requests and answers each so.

@@ -21,7 +21,7 @@ const OUTSIDE_FOR: (Duration, Duration) = (Duration::from_secs(10), Duration::fr
 /// Addresses that are remembered as no Service's.
 const MOST_OUTSIDE: usize = 4096;
 /// How long a pod is taken for the one that has an address: it may be another one's soon after it has ended.
-const POD_FOR: Duration = Duration::from_secs(10);
+pub(super) const POD_FOR: Duration = Duration::from_secs(10);
 
 /// What is known of addresses.
 #[derive(Debug)]
@@ -87,23 +87,8 @@ impl Directory {
         }
     }
 
-    /// The address is a pod's, for which this destination stands.
-    pub fn set_pod(&self, address: SocketAddr, destination: &Arc<Destination>, now: Instant) {
-        self.put_pod(address, destination, POD_FOR, now);
-    }
-
-    /// What was known of the pod holds on for this long: nothing else could be found out.
-    pub fn hold_pod(
-        &self,
-        address: SocketAddr,
-        destination: &Arc<Destination>,
-        span: Duration,
-        now: Instant,
-    ) {
-        self.put_pod(address, destination, span, now);
-    }
-
-    fn put_pod(&self, address: SocketAddr, destination: &Arc<Destination>, span: Duration, now: Instant) {
+    /// The address is a pod's, for which this destination stands; that holds for `span`.
+    pub fn set_pod(&self, address: SocketAddr, destination: &Arc<Destination>, span: Duration, now: Instant) {
         let destination = Arc::clone(destination);
         self.put(address, Entry::Pod { destination, asked: now, until: now + span });
     }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Command, Resolved, Times, assemble,
-    directory::Directory,
+    directory::{Directory, POD_FOR},
     freshness::Freshness,
     kube::{ApiError, Key, Kind, Kube},
     objects::{Name, Service},
@@ -271,7 +271,7 @@ impl Keeper {
             }
             None => Arc::new(Destination::new(assemble::pod(address, peer, source, None))),
         };
-        self.directory.set_pod(address, &destination, Instant::now());
+        self.directory.set_pod(address, &destination, POD_FOR, Instant::now());
         destination
     }
 
@@ -281,7 +281,7 @@ impl Keeper {
         let now = Instant::now();
         match self.directory.pod(address) {
             Some((held, _)) => {
-                self.directory.hold_pod(address, &held, UNKNOWN_FOR, now);
+                self.directory.set_pod(address, &held, UNKNOWN_FOR, now);
                 Resolved::Service(held)
             }
             None => {
@@ -306,10 +306,12 @@ impl Keeper {
     /// Tells what holds for the pod, as soon as it is known. Its labels may change without any news.
     fn tell_own(&mut self) {
         let Some(own) = &mut self.own else { return };
-        self.world.set_source(own.source());
         if matches!(self.origin, Origin::Files) || self.world.has_configuration(own.namespace()) {
             own.update(self.world.meshes.get(own.namespace()));
+        } else {
+            own.look();
         }
+        self.world.set_source(own.source());
     }
 
     /// Puts what has changed in force, where it makes a difference.

@@ -111,7 +111,10 @@ impl fmt::Debug for Own {
 impl Own {
     /// `publish` is called when it is first known what holds, and whenever that changes.
     pub fn new(pod: Pod, default: Modes, publish: impl Fn(&Holds) + Send + 'static) -> Self {
-        Self { pod, default, publish: Box::new(publish), published: None, labels: BTreeMap::new() }
+        let mut own =
+            Self { pod, default, publish: Box::new(publish), published: None, labels: BTreeMap::new() };
+        own.look();
+        own
     }
 
     /// The namespace whose configuration is needed.
@@ -124,20 +127,24 @@ impl Own {
         self.pod.system.as_deref()
     }
 
-    /// The pod as the source of requests, as it is now.
+    /// The pod as the source of requests, with its labels as they were read last.
     pub(super) fn source(&self) -> Source {
-        let Pod { namespace, account, system: _, labels } = &self.pod;
-        let labels = labels.read().unwrap_or_else(|| self.labels.clone());
-        Source { namespace: namespace.clone(), account: account.clone(), labels }
+        let Pod { namespace, account, .. } = &self.pod;
+        Source { namespace: namespace.clone(), account: account.clone(), labels: self.labels.clone() }
     }
 
-    /// Takes in the configuration of the namespace as it is now.
-    pub(super) fn update(&mut self, mesh: Option<&Mesh>) {
-        if mesh.is_none() && self.published.is_some() {
-            return;
-        }
+    /// Reads the pod's labels again, which may change without any news.
+    pub(super) fn look(&mut self) {
         if let Some(labels) = self.pod.labels.read() {
             self.labels = labels;
+        }
+    }
+
+    /// Reads the labels, and takes in the configuration of the namespace as it is now.
+    pub(super) fn update(&mut self, mesh: Option<&Mesh>) {
+        self.look();
+        if mesh.is_none() && self.published.is_some() {
+            return;
         }
         let labels = &self.labels;
         let entry = mesh.and_then(|mesh| mesh.tls.iter().find(|entry| entry.selector.selects(labels)));

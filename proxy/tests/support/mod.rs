@@ -130,23 +130,44 @@ impl World {
 
 /// A server that answers the n-th connection's requests with what `answer` makes of each head.
 pub async fn server(answer: impl Fn(&str) -> String + Clone + Send + 'static) -> SocketAddr {
+    serving(move |mut stream| {
+        let answer = answer.clone();
+        async move {
+            while let Some(head) = read_head(&mut stream).await {
+                let response = answer(&head);
+                if response.is_empty() || stream.write_all(response.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// A server that does this with each of its connections.
+pub async fn serving<F>(each: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let answer = answer.clone();
-            tokio::spawn(async move {
-                while let Some(head) = read_head(&mut stream).await {
-                    let response = answer(&head);
-                    if response.is_empty() || stream.write_all(response.as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-            });
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(each(stream));
         }
     });
     address
 }
+
+/// Gives back what it is sent, until its end.
+pub async fn echoed(stream: &mut TcpStream) -> std::io::Result<u64> {
+    let (mut read, mut write) = stream.split();
+    tokio::io::copy(&mut read, &mut write).await
+}
+
+/// The answer of a server that changes to WebSocket.
+pub const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 /// A response with this body.
 pub fn ok(body: &str) -> String {
