@@ -175,16 +175,11 @@ impl<'a> Decision<'a> {
         self.rare.as_ref()?.rewritten.as_ref()
     }
 
-    /// Waits as long as the rule wants it to, and no longer than the rule's time limit.
-    pub async fn delay(&self) {
-        let Some(delay) = self.rare.as_ref().and_then(|rare| rare.delay) else { return };
+    /// How long it waits first, as the rule wants it to: no longer than the rule's time limit.
+    pub fn delay(&self) -> Option<Duration> {
+        let delay = self.rare.as_ref()?.delay?;
         let limit = self.rule.and_then(|rule| rule.timeouts.request).filter(|limit| !limit.is_zero());
-        tokio::time::sleep(limit.map_or(delay, |limit| delay.min(limit.get()))).await;
-    }
-
-    /// Whether it waits at all.
-    pub fn is_delayed(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.delay.is_some())
+        Some(limit.map_or(delay, |limit| delay.min(limit.get())))
     }
 
     fn policy(&self) -> &'a Policy {

@@ -76,8 +76,8 @@ async fn request(
         let target = rewritten.target.as_deref().map(str::as_bytes);
         head.rewritten(target, rewritten.host.as_deref().map(str::as_bytes))
     });
-    if decision.is_delayed() {
-        decision.delay().await;
+    if let Some(delay) = decision.delay() {
+        tokio::time::sleep(delay).await;
     }
     let outcome = match &decision.target {
         Target::Refused(cause, detail) => Outcome::Failed(*cause, detail.clone()),

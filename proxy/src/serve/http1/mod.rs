@@ -221,9 +221,9 @@ impl Context<'_> {
                 return Next::Refuse(refusal);
             }
         };
-        if decision.is_delayed() {
+        if let Some(delay) = decision.delay() {
             // Boxed, as what few requests need.
-            Box::pin(decision.delay()).await;
+            Box::pin(tokio::time::sleep(delay)).await;
         }
         let end = match &decision.target {
             Target::Refused(cause, detail) => {
@@ -304,27 +304,27 @@ impl Context<'_> {
             return Next::Tunnel(upstream, pending, out);
         }
         buffer::give_back(out);
-        match end {
-            End::Responded { reusable: true, .. } => Next::Request,
-            End::Responded { reusable: false, .. } => Next::Close,
-            End::Tunnel { .. } | End::Broken { .. } => Next::Reset,
+        let Info { framing, keep_alive, version, to_head, .. } = info;
+        let mut may_keep = || keep_alive && skip_body(read, framing) && !worker.drain.is_draining();
+        // Both answers are sent at the same place below: a connection has room for each such place while it idles.
+        let (keep, out) = match end {
+            End::Responded { reusable: true, .. } => return Next::Request,
+            End::Responded { reusable: false, .. } => return Next::Close,
+            End::Tunnel { .. } | End::Broken { .. } => return Next::Reset,
             End::Answered(answer) => {
-                let Info { framing, keep_alive, version, to_head, .. } = info;
-                let keep = keep_alive && skip_body(read, framing) && !worker.drain.is_draining();
-                let mut out = buffer::take();
+                let (keep, mut out) = (may_keep(), buffer::take());
                 reply::answer(&mut out, answer, Persistence::new(keep, version), to_head);
-                let written = client.write_all(&out).await;
-                buffer::give_back(out);
-                if written.is_ok() && keep { Next::Request } else { Next::Close }
+                (keep, out)
             }
             End::Failed { cause, detail, untouched } => {
-                let Info { framing, keep_alive, version, to_head, .. } = info;
-                let keep = keep_alive && untouched && skip_body(read, framing) && !worker.drain.is_draining();
-                match answer(client, cause, &detail, Persistence::new(keep, version), to_head).await {
-                    Ok(()) if keep => Next::Request,
-                    _ => Next::Close,
-                }
+                let (keep, mut out) = (untouched && may_keep(), buffer::take());
+                reply::write(&mut out, cause, &detail, Persistence::new(keep, version), to_head);
+                (keep, out)
             }
+        };
+        match send(client, out).await {
+            Ok(()) if keep => Next::Request,
+            _ => Next::Close,
         }
     }
 
@@ -406,7 +406,9 @@ impl Context<'_> {
         worker.recorder.request(&outcome);
         let said = Said { peer: peer.as_deref().copied(), ..log::said(Version::Http11) };
         worker.recorder.log(&outcome, &worker.recorder.notes(), &said);
-        if answer(&mut client, cause, &detail, Persistence::Close, false).await.is_ok() {
+        let mut out = buffer::take();
+        reply::write(&mut out, cause, &detail, Persistence::Close, false);
+        if send(&mut client, out).await.is_ok() {
             close(client).await;
         }
     }
@@ -544,15 +546,8 @@ fn skip_body(read: &mut Buffer, framing: Framing) -> bool {
     body.is_done()
 }
 
-async fn answer(
-    client: &mut Stream,
-    cause: Cause,
-    detail: &str,
-    persistence: Persistence,
-    to_head: bool,
-) -> std::io::Result<()> {
-    let mut out = buffer::take();
-    reply::write(&mut out, cause, detail, persistence, to_head);
+/// Sends an answer of the proxy's own.
+async fn send(client: &mut Stream, out: Vec<u8>) -> std::io::Result<()> {
     let result = client.write_all(&out).await;
     buffer::give_back(out);
     result
